@@ -1,0 +1,8 @@
+//! What the cluster agrees on without asking.
+//!
+//! Pure throughout. `catalog` holds one Automerge document for each named thing that users asked for; `roster` holds signed
+//! single-writer records of what nodes report; `tree` is the hash tree by which two nodes find out cheaply what differs;
+//! `admission` says who is a member, `ticket` who may become one.
+
+pub mod admission;
+pub mod ticket;

@@ -1,0 +1,18 @@
+//! narun runs services and scheduled jobs on your own machines, without a broker or a control plane.
+//!
+//! Start reading at `ARCHITECTURE.md`, then `node::engine`: all that narun decides is decided there, in pure code. Everything
+//! else either carries that out (shells) or speaks with people (`api`, `cli`).
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("narun runs on Linux only: it needs cgroup v2, pidfds and SOCK_SEQPACKET sockets");
+
+pub mod ids;
+pub mod time;
+
+pub mod spec;
+
+pub mod blobs;
+pub mod crdt;
+pub mod exec;
+
+pub mod node;

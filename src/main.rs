@@ -1,0 +1,3 @@
+//! The `narun` program.
+
+fn main() {}

@@ -1,0 +1,141 @@
+//! All that can happen to a node. Pure.
+//!
+//! A closed enum: something new that can happen is a new variant, and every match sees it.
+
+use std::time::Duration;
+
+use crate::blobs::image::Image;
+use crate::exec::plan::ProcessEvent;
+use crate::ids::{BlobHash, NodeKey, NodeName, ServiceName};
+use crate::spec::ServiceSpec;
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The deadline that the engine asked for has come, or the wall clock was stepped.
+    Tick,
+    /// From the network.
+    Network(NetworkEvent),
+    /// From the keeper.
+    Process(ProcessEvent),
+    /// From the blob store.
+    Blob(BlobEvent),
+    /// A request that changes something; its answer is an [`Effect::Reply`](super::effect::Effect::Reply) with the same number.
+    Request {
+        /// Chosen by the runtime, unique while the node runs.
+        id: u64,
+        /// What is asked for.
+        request: Request,
+    },
+}
+
+/// What the transport reports. Only members' messages come this way.
+#[derive(Clone, Debug)]
+pub enum NetworkEvent {
+    /// A connection to this member stands and can carry messages.
+    Connected(NodeKey),
+    /// The last connection to this member broke. Evidence, not proof, that it is gone.
+    Broken(NodeKey),
+    /// A message of a member, as it came off the wire.
+    Message {
+        /// Proven by the connection.
+        from: NodeKey,
+        /// Not yet decoded: it may be anything.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What the blob store reports.
+#[derive(Clone, Debug)]
+pub enum BlobEvent {
+    /// All blobs that are whole on this node's disk, at start.
+    Holding(Vec<(BlobHash, u64)>),
+    /// This blob is whole, verified and durable here: imported or fetched. Size in bytes.
+    Stored(BlobHash, u64),
+    /// A fetch gave up, with the reason; what was verified is kept for the next try.
+    FetchFailed(BlobHash, String),
+    /// The blob's executable is ready to run at `bin/<hash>`.
+    Executable(BlobHash),
+    /// The executable could not be made, with the reason.
+    ExecutableFailed(BlobHash, String),
+}
+
+/// A request that changes something. Reading goes to the [`View`](super::view::View) instead.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Store a new revision of a service.
+    Deploy(Deploy),
+    /// Forget a service, and stop its instances.
+    Delete {
+        /// Which one.
+        service: ServiceName,
+    },
+    /// Store a revision with other numbers of instances.
+    Scale {
+        /// Which one.
+        service: ServiceName,
+        /// On which node; needed where the specification names several.
+        node: Option<NodeName>,
+        /// How many.
+        replicas: u32,
+    },
+    /// Stop all instances and keep the specification.
+    Stop {
+        /// Which one.
+        service: ServiceName,
+    },
+    /// Undo a stop; also ends a crash loop's pause.
+    Start {
+        /// Which one.
+        service: ServiceName,
+    },
+    /// Replace every instance, one index at a time.
+    Restart {
+        /// Which one.
+        service: ServiceName,
+    },
+    /// Make a ticket that admits new members.
+    CreateTicket {
+        /// How long it is good for.
+        ttl: Duration,
+        /// How many members it admits.
+        uses: u32,
+        /// The secret, drawn by the runtime from the system's source: the engine's own randomness can be foretold.
+        secret: [u8; 32],
+    },
+    /// Make a ticket of this node worthless.
+    RevokeTicket {
+        /// The identifier that `ticket list` shows.
+        ticket: String,
+    },
+    /// A stranger at the door asks to become a member, with a ticket's secret.
+    Admit(Admit),
+}
+
+/// A new revision.
+#[derive(Clone, Debug)]
+pub struct Deploy {
+    /// Checked; `local` not yet resolved.
+    pub spec: ServiceSpec,
+    /// The binaries; every one is already whole and durable in this node's store.
+    pub images: Vec<Image>,
+    /// On how many nodes' disks the revision must be before the reply, this one counted; 1 or more.
+    pub acks: u32,
+    /// How long to wait for those.
+    pub acks_timeout: Duration,
+    /// Check everything and store nothing.
+    pub dry_run: bool,
+}
+
+/// Who asks to become a member.
+#[derive(Clone, Debug)]
+pub struct Admit {
+    /// Proven by the connection.
+    pub key: NodeKey,
+    /// The name that it wants.
+    pub name: NodeName,
+    /// Where it can be reached.
+    pub addresses: Vec<String>,
+    /// What stood in its ticket.
+    pub secret: [u8; 32],
+}

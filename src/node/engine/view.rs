@@ -1,0 +1,276 @@
+//! The read model: what API, CLI and UI see of a node. Pure, plain data, cheap to clone.
+//!
+//! Sections are shared: one that did not change is the same allocation as in the view before.
+
+use std::sync::Arc;
+
+use crate::blobs::image::Image;
+use crate::ids::{ClusterId, NodeKey, NodeName, RunId, ServiceName};
+use crate::spec::ServiceSpec;
+use crate::time::Wall;
+
+/// All that can be read of a node, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// This node itself.
+    pub me: Arc<Me>,
+    /// All members, by name.
+    pub nodes: Arc<Vec<NodeView>>,
+    /// All services, by name; deleted ones are not here.
+    pub services: Arc<Vec<ServiceView>>,
+    /// All instances that nodes report or that are wanted and not reported, by service, index, node.
+    pub instances: Arc<Vec<InstanceView>>,
+    /// All images of kept revisions, by object name.
+    pub images: Arc<Vec<ImageView>>,
+    /// Tickets that this node made and that are still good.
+    pub tickets: Arc<Vec<TicketView>>,
+    /// What is wrong, worst first, each with what to do.
+    pub problems: Arc<Vec<Problem>>,
+}
+
+/// This node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Me {
+    /// Its key.
+    pub key: NodeKey,
+    /// Its name.
+    pub name: Option<NodeName>,
+    /// The cluster that it belongs to.
+    pub cluster: ClusterId,
+    /// How often it has started.
+    pub boot: u64,
+}
+
+impl Default for Me {
+    fn default() -> Self {
+        Self { key: NodeKey([0; 32]), name: None, cluster: ClusterId([0; 32]), boot: 0 }
+    }
+}
+
+/// What is thought of a member.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum NodeStatus {
+    /// It answers.
+    Alive,
+    /// It did not answer a probe; it has a short time to refute.
+    Suspect,
+    /// It is taken for dead or cut off.
+    Down,
+    /// This node started a moment ago and has not heard of it yet.
+    Unknown,
+}
+
+impl NodeStatus {
+    /// The word in tables and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A member.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeView {
+    /// Its key.
+    pub key: NodeKey,
+    /// Its name.
+    pub name: NodeName,
+    /// What this node thinks of it.
+    pub status: NodeStatus,
+    /// Since when, by this node's clock.
+    pub since: Wall,
+    /// Whether it is the node that made this view.
+    pub is_me: bool,
+    /// `linux`, once it has reported.
+    pub os: Option<String>,
+    /// `amd64`, `arm64`, once it has reported.
+    pub arch: Option<String>,
+    /// narun's version there, once it has reported.
+    pub version: Option<String>,
+    /// Where it says it can be reached.
+    pub addresses: Vec<String>,
+    /// Its labels, by key.
+    pub labels: Vec<(String, String)>,
+    /// When it became a member.
+    pub joined_at: Wall,
+    /// When it was started last, once it has reported.
+    pub started_at: Option<Wall>,
+    /// How many instances it reports running.
+    pub instances: u32,
+}
+
+/// A service or cron spec.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ServiceName,
+    /// The revision that is carried out.
+    pub current: RevisionView,
+    /// All kept revisions, newest first, the current one among them.
+    pub history: Vec<RevisionView>,
+    /// How many instances are wanted on which node: one row a node, by node name. A row without a node counts indices that
+    /// no node can take now.
+    pub wanted: Vec<WantedView>,
+}
+
+/// How many instances of a service are wanted on a node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WantedView {
+    /// The node as named; it need not be a member. None: no eligible node.
+    pub node: Option<NodeName>,
+    /// How many are wanted there.
+    pub desired: u32,
+}
+
+/// What became of a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RevisionStatus {
+    /// It is carried out.
+    Current,
+    /// It was current before.
+    Past,
+    /// It was made at the same time as another one on the other side of a partition, and lost.
+    Superseded,
+}
+
+/// One revision of a service.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RevisionView {
+    /// Counted from 1.
+    pub number: u32,
+    /// `<n>-<hash8>`.
+    pub id: String,
+    /// What it asks for.
+    pub spec: Arc<ServiceSpec>,
+    /// Its binaries.
+    pub images: Vec<Image>,
+    /// True: its instances are to be stopped.
+    pub stopped: bool,
+    /// The node that took it.
+    pub author: String,
+    /// When that node took it, by its clock.
+    pub at: Wall,
+    /// `deploy`, `scale`, `stop`, `start`, `restart`.
+    pub cause: String,
+    /// What became of it.
+    pub status: RevisionStatus,
+}
+
+/// The states of an instance.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum InstanceState {
+    /// Wanted, and its node has not said anything yet.
+    Pending,
+    /// Its node is fetching the binary.
+    Fetching,
+    /// Its node is starting it.
+    Starting,
+    /// It runs.
+    Running,
+    /// It is being stopped.
+    Stopping,
+    /// It ended or could not be started, and waits for the next try.
+    Backoff,
+    /// It failed too often and waits for its user: `service start`, `service restart` or a new deploy.
+    CrashLoop,
+    /// It ran and was stopped.
+    Stopped,
+}
+
+impl InstanceState {
+    /// The word in tables and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Fetching => "fetching",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::CrashLoop => "crash-loop",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// An instance.
+#[derive(Clone, PartialEq, Debug)]
+pub struct InstanceView {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its index.
+    pub index: u32,
+    /// The node that runs it.
+    pub node_key: NodeKey,
+    /// The node's name.
+    pub node: NodeName,
+    /// What is thought of that node.
+    pub node_status: NodeStatus,
+    /// Its state, as its node reported last.
+    pub state: InstanceState,
+    /// True: it has been up long enough for the rollout to go on and for `--wait`.
+    pub ready: bool,
+    /// The revision that it was started by.
+    pub revision: u32,
+    /// Whether it satisfies the current revision (one that only changed numbers does not replace it).
+    pub current: bool,
+    /// Whether the current revision wants it there.
+    pub wanted: bool,
+    /// Its current or last start.
+    pub run: Option<RunId>,
+    /// Its first process, while it runs.
+    pub pid: Option<u32>,
+    /// When it was started last.
+    pub started_at: Option<Wall>,
+    /// How often it was started again after it ended by itself, since its revision was first started there.
+    pub restarts: u32,
+    /// How its last start ended, if one has.
+    pub exit: Option<crate::exec::plan::Ended>,
+    /// Why it does not run, where something failed.
+    pub error: Option<String>,
+}
+
+/// An image of a kept revision.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ImageView {
+    /// `<name>-<tag>-<os>-<arch>`.
+    pub object_name: String,
+    /// The image.
+    pub image: Image,
+    /// The service's tag.
+    pub tag: String,
+    /// When the revision was made that brought it.
+    pub modified: Wall,
+    /// The names of the nodes that hold it whole.
+    pub nodes: Vec<NodeName>,
+    /// How many nodes should hold it, and do or will.
+    pub copies_wanted: u32,
+    /// The services whose kept revisions refer to it.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// A ticket of this node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TicketView {
+    /// Names it without giving it away.
+    pub id: String,
+    /// Until when it is good.
+    pub expires: Wall,
+    /// How many more members it admits.
+    pub uses_left: u32,
+}
+
+/// Something that is wrong.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Problem {
+    /// The thing: a node or service name.
+    pub subject: String,
+    /// What is wrong with it and since when.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}

@@ -1,0 +1,61 @@
+//! How the rest of the program speaks with the engine: typed requests in, a watched view out. Wiring.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::engine::effect::{Refusal, RefusalCode, Response};
+use super::engine::input::Request;
+use super::engine::view::View;
+
+/// How many requests may wait for the engine. It takes 256 inputs a turn and a turn lasts milliseconds, so a full queue means
+/// that the node is overloaded; those who ask then wait their turn.
+pub const COMMANDS_MAX: usize = 256;
+
+/// A request with the way back for its answer.
+#[derive(Debug)]
+pub struct Command {
+    /// What is asked for.
+    pub request: Request,
+    /// Where the answer goes; the asker may have gone away.
+    pub reply: oneshot::Sender<Result<Response, Refusal>>,
+}
+
+/// The door to one node's engine; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+impl NodeHandle {
+    /// A handle over the two ends that the runtime serves.
+    pub fn new(commands: mpsc::Sender<Command>, view: watch::Receiver<Arc<View>>) -> Self {
+        Self { commands, view }
+    }
+
+    /// Asks for a change and waits for the answer, which comes once the change is durable. Refused with `unavailable` when the
+    /// node is stopping.
+    pub async fn request(&self, request: Request) -> Result<Response, Refusal> {
+        let stopping = || Refusal::new(RefusalCode::Unavailable, "this node is stopping");
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command { request, reply }).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// The newest view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Waits until `wanted` makes something of a view, and gives that back; none when the node stops first.
+    pub async fn when<T>(&self, mut wanted: impl FnMut(&View) -> Option<T>) -> Option<T> {
+        let mut view = self.view.clone();
+        loop {
+            if let Some(found) = wanted(&view.borrow_and_update()) {
+                return Some(found);
+            }
+            view.changed().await.ok()?;
+        }
+    }
+}

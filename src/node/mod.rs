@@ -1,0 +1,7 @@
+//! One member of the cluster: the pure engine, and the wiring that lets it act.
+
+pub mod engine;
+pub mod handle;
+pub mod layout;
+pub mod runtime;
+pub mod shells;

@@ -1,0 +1,92 @@
+//! What a user may ask for: validated words. Pure.
+//!
+//! A [`ServiceSpec`] can only be had by parsing and checking ([`written`]), so that whoever holds one holds a good one. The CLI
+//! and the node run the same code; the node runs it again, because a client is not to be trusted.
+//!
+//! `written` is the form that users write (YAML or JSON) and the form that is stored; `platform` tells a program's platform
+//! from the first bytes of its file.
+
+use crate::ids::{NodeName, ServiceName};
+
+/// A service or cron spec that was checked in full.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceSpec {
+    /// The name that the cluster knows it by.
+    pub name: ServiceName,
+    /// The version label of the binary, chosen by the user.
+    pub tag: String,
+    /// The interpreter to run the binary with; none: the binary itself is run.
+    pub command: Option<String>,
+    /// Arguments after the binary.
+    pub args: Vec<String>,
+    /// Variables beside the documented `NARUN_*` ones, in the order written; names are unique.
+    pub env: Vec<EnvVar>,
+    /// Where its instances belong.
+    pub placement: Placement,
+    /// Whether it stays up or runs at due times.
+    pub mode: RunMode,
+}
+
+/// One environment variable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EnvVar {
+    /// Not empty; without `=` and NUL.
+    pub name: String,
+    /// May be empty, may hold `=`; without NUL.
+    pub value: String,
+}
+
+/// Which nodes run how many instances.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// `nodes: [{name, replicas}]` with node names: indices count per node. Each place occurs once.
+    Named(Vec<NamedPlace>),
+    /// `replicas: N`, or `nodes: [{name: any, replicas: N}]`: indices count over the cluster, narun chooses the nodes.
+    Cluster {
+        /// At least 1.
+        replicas: u32,
+    },
+    /// `nodes: [{name: all, replicas: N}]`: N instances on every node; indices count per node.
+    EachNode {
+        /// At least 1.
+        replicas: u32,
+    },
+}
+
+/// A number of instances on one node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedPlace {
+    /// The node.
+    pub node: Place,
+    /// At least 1.
+    pub replicas: u32,
+}
+
+/// A node by name, or the one that takes the deploy.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Place {
+    /// The node that answers the API; resolved to its name before the revision is stored.
+    Local,
+    /// The node of that name.
+    Node(NodeName),
+}
+
+/// Whether a spec stays up or runs at due times.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RunMode {
+    /// Its instances are kept running.
+    Service,
+    /// It is run at each slot of its schedule.
+    Cron(CronSpec),
+}
+
+/// The schedule of a cron spec.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CronSpec {
+    /// The expression as written; it was parsed and has a next slot.
+    pub schedule: String,
+    /// How often a failed run is tried again.
+    pub max_retries: u32,
+    /// After how many seconds a run is ended; 0: never.
+    pub timeout_seconds: u64,
+}

@@ -1,0 +1,74 @@
+//! The two times narun knows. Pure: nothing here reads a clock; only `node/runtime` does.
+//!
+//! [`Mono`] is for waiting: it never jumps, counts through suspend (CLOCK_BOOTTIME, clock_gettime(2)) and means nothing on
+//! another node or after a reboot. [`Wall`] is for people and for stamps: it may jump, so nothing waits on it.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// A moment on this host's boot clock, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    /// How long `earlier` lies back; zero if it is later.
+    pub fn since(self, earlier: Mono) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Mono {
+    type Output = Mono;
+
+    fn add(self, span: Duration) -> Mono {
+        Mono(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Mono {
+    type Output = Mono;
+
+    fn sub(self, span: Duration) -> Mono {
+        Mono(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A moment of calendar time, in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(transparent)]
+pub struct Wall(#[n(0)] pub u64);
+
+impl Wall {
+    /// How long `earlier` lies back; zero if it is later.
+    pub fn since(self, earlier: Wall) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This moment later by `span`.
+    pub fn plus(self, span: Duration) -> Wall {
+        Wall(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        match DateTime::<Utc>::from_timestamp_millis(millis) {
+            Some(time) => f.pad(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            None => f.pad("-"),
+        }
+    }
+}
+
+/// Both clocks, read at one moment: what the engine is given with each batch of inputs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// For deadlines.
+    pub mono: Mono,
+    /// For people and stamps.
+    pub wall: Wall,
+}
