@@ -5,4 +5,9 @@
 //! `admission` says who is a member, `ticket` who may become one.
 
 pub mod admission;
+pub mod catalog;
+pub mod document;
+pub mod revision;
+pub mod roster;
 pub mod ticket;
+pub mod tree;

@@ -90,3 +90,10 @@ pub struct CronSpec {
     /// After how many seconds a run is ended; 0: never.
     pub timeout_seconds: u64,
 }
+
+impl ServiceSpec {
+    /// Canonical bytes of what a running instance depends on.
+    pub fn launch_bytes(&self) -> Vec<u8> {
+        format!("{:?}", (&self.name, &self.tag, &self.command, &self.args, &self.env)).into_bytes()
+    }
+}
