@@ -15,4 +15,5 @@ pub mod blobs;
 pub mod crdt;
 pub mod exec;
 
+pub mod gossip;
 pub mod node;

@@ -4,3 +4,4 @@
 //! the fetching of one blob from many peers.
 
 pub mod image;
+pub mod plan;

@@ -4,4 +4,6 @@
 //! state table of one instance; `backoff` says when to try again. Shells: the keeper that owns the processes, the one function
 //! that is the order of a start, the control groups, the log files.
 
+pub mod backoff;
 pub mod plan;
+pub mod supervisor;

@@ -1,24 +1,65 @@
 //! The pure node: all that narun decides is decided here.
+//!
+//! [`Engine::handle`] applies a batch of inputs, then settles: from everything that is known it derives what should be, and asks
+//! for what brings the world nearer to that. Nothing here reads a clock, opens a socket, takes a lock or draws randomness that
+//! was not seeded; all maps are ordered. So a seed replays to the byte in `tests/netsim/`.
+//!
+//! The parts, in the order in which a turn goes through them: `network` and `requests` apply inputs to the catalog, the roster
+//! and the parts below; `cluster` says who is a member and how it fares; `services` is what the catalog asks for; `placement` says
+//! who runs what; `copies` looks after blobs; `instances` after processes; `housekeeping` ends histories; `readmodel` builds the view.
 
+pub mod cluster;
 pub mod effect;
 pub mod input;
+pub mod placement;
+pub mod services;
 pub mod view;
 
-use std::collections::BTreeMap;
+mod acks;
+mod copies;
+mod housekeeping;
+mod instances;
+mod known;
+mod network;
+mod out;
+mod readmodel;
+mod requests;
+mod restore;
+mod settle;
+mod tickets;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::blobs::image::Platform;
-use crate::crdt::admission::{Founding, Signatures};
-use crate::ids::NodeName;
-use crate::time::{Mono, Now};
+use rand_chacha::ChaCha8Rng;
 
-use effect::{Table, Turn};
+use crate::blobs::image::Platform;
+use crate::crdt::admission::{Founding, Signatures, Signed, Welcome};
+use crate::crdt::catalog::Catalog;
+use crate::crdt::document::Actor;
+use crate::crdt::roster::Roster;
+use crate::gossip::dissemination::Dissemination;
+use crate::gossip::membership::Membership;
+use crate::ids::{NodeKey, NodeName, ServiceName};
+use crate::time::{Mono, Now, Wall};
+
+use acks::Acks;
+use cluster::Cluster;
+use copies::Copies;
+use effect::{Peer, Turn};
+use housekeeping::Housekeeping;
 use input::Input;
+use instances::Instances;
+use known::Known;
+use out::Out;
+use placement::Seat;
+use readmodel::ReadModel;
+use services::Services;
+use tickets::Tickets;
 use view::View;
 
-/// All rows of all tables, as the disk held them.
-pub type Stored = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+pub use restore::{RestoreError, Stored, first_rows, next_boot};
 
 /// What an engine is told about its host and its place when it is made.
 pub struct EngineConfig {
@@ -26,6 +67,8 @@ pub struct EngineConfig {
     pub signatures: Arc<dyn Signatures>,
     /// The cluster's founding record.
     pub founding: Founding,
+    /// What the door said when this node joined; none on the founder.
+    pub welcome: Option<Welcome>,
     /// This node's name, as it was admitted.
     pub name: NodeName,
     /// Where it can be reached, `HOST:PORT`, best first.
@@ -36,33 +79,120 @@ pub struct EngineConfig {
     pub labels: BTreeMap<String, String>,
     /// Absolute path of the data directory, for the paths in launch plans.
     pub data_dir: PathBuf,
+    /// The name of the user whom the node runs as.
+    pub user: String,
+}
+
+/// What changed since the last settle.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// These services, or what anybody reports on them.
+    services: BTreeSet<ServiceName>,
+    /// The members, or what they are.
+    cluster: bool,
+    /// Which blobs are named, or who holds them.
+    copies: bool,
+    /// Anything that shows.
+    view: bool,
 }
 
 /// One node's mind.
 pub struct Engine {
-    view: Arc<View>,
+    config: EngineConfig,
+    me: NodeKey,
+    boot: u64,
+    rng: ChaCha8Rng,
+    now: Now,
+    started_at: Wall,
+
+    catalog: Catalog,
+    roster: Roster,
+    /// The version of the last stamp of this boot.
+    stamped: u64,
+    membership: Membership,
+    dissemination: Dissemination,
+    next_sync: Mono,
+
+    cluster: Cluster,
+    peers: Vec<Peer>,
+    known: Known,
+    services: Services,
+    seats: BTreeMap<ServiceName, Vec<Seat>>,
+    copies: Copies,
+    instances: Instances,
+    /// When each service's instances have something to do.
+    deadlines: BTreeMap<ServiceName, Mono>,
+    tickets: Tickets,
+    acks: Acks,
+    housekeeping: Housekeeping,
+    /// What members sent that was refused, by kind.
+    refused: BTreeMap<(NodeKey, network::Refused), u64>,
+
+    dirty: Dirty,
+    read_model: ReadModel,
 }
 
 impl Engine {
-    /// An engine out of what the disk held. `seed` feeds all its randomness.
-    pub fn restore(stored: Stored, config: EngineConfig, seed: u64, now: Now) -> Engine {
-        let _ = (stored, config, seed, now);
-        Engine { view: Arc::new(View::default()) }
-    }
-
     /// Applies a batch of inputs and settles.
     pub fn handle(&mut self, now: Now, inputs: Vec<Input>) -> Turn {
-        let _ = (now, inputs);
-        Turn::default()
+        assert!(now.mono >= self.now.mono, "the boot clock went back from {:?} to {:?}", self.now.mono, now.mono);
+        self.now = now;
+        let mut out = Out::default();
+        for input in inputs {
+            self.apply(input, &mut out);
+        }
+        self.settle(&mut out);
+        out.into_turn()
+    }
+
+    fn apply(&mut self, input: Input, out: &mut Out) {
+        match input {
+            Input::Tick => {}
+            Input::Network(event) => self.apply_network(event, out),
+            Input::Process(event) => self.apply_process(event, out),
+            Input::Blob(event) => self.apply_blob(event),
+            Input::Request { id, request } => self.apply_request(id, request, out),
+        }
     }
 
     /// When it wants to be called with [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Mono {
-        Mono(u64::MAX)
+        let now = self.now.mono;
+        let deadlines = [
+            Some(self.next_sync),
+            self.membership.next_deadline(),
+            self.dissemination.next_deadline(),
+            self.cluster.next_deadline(now),
+            self.copies.next_deadline(now),
+            self.deadlines.values().min().copied(),
+            self.acks.next_deadline(),
+            Some(self.housekeeping.next_deadline()),
+        ];
+        deadlines.into_iter().flatten().min().expect("a round of anti-entropy is always due some time")
     }
 
     /// The read model.
     pub fn view(&self) -> Arc<View> {
-        self.view.clone()
+        self.read_model.view()
+    }
+
+    fn actor(&self) -> Actor {
+        Actor { key: self.me, boot: self.boot }
+    }
+
+    /// Bytes that two engines with the same knowledge have in common: the roots of the catalog and the roster.
+    pub fn roots(&self) -> ([u8; 32], [u8; 32]) {
+        (self.catalog.tree().root(), self.roster.tree().root())
+    }
+
+    fn admissions(&self) -> Vec<Signed> {
+        let welcome = self.config.welcome.iter().flat_map(|welcome| welcome.admissions.iter().cloned());
+        let documents = self.catalog.iter().filter(|(key, _)| key.as_admission().is_some());
+        let current = documents.filter_map(|(_, entry)| {
+            let content = entry.content();
+            let body = content.revisions.get(&content.current?)?;
+            minicbor::decode::<Signed>(body).ok()
+        });
+        welcome.chain(current).collect()
     }
 }

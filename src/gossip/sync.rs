@@ -1,0 +1,326 @@
+//! Anti-entropy: two nodes find what differs between them and move only that. Pure.
+//!
+//! A round: *roots* (equal: that was all) → *bucket hashes* of the trees that differ → the sender's *states* in the buckets that
+//! differ → a *repair* with what the other lacks, and a *want* for what oneself lacks → the other's *repair*. Each repair keeps
+//! to a budget; where there is more, the receiver begins the next round at once, so that one who was away for long catches up as
+//! fast as it can take things in, and no faster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::message::{Message, RecordState, Tombstone, Which};
+use crate::crdt::catalog::{Catalog, DocKey, DocState};
+use crate::crdt::roster::{Roster, Stamp, parse_record_key};
+use crate::crdt::tree::HashTree;
+
+/// How often each node begins a round with a random member.
+pub const SYNC_PERIOD: Duration = Duration::from_secs(10);
+
+/// How many bytes of documents and records one repair carries, unless a single document is larger.
+pub const REPAIR_BYTES_MAX: usize = 256 << 10;
+
+/// How many states one message carries: of buckets beyond that, the next round speaks.
+pub const STATES_MAX: usize = 2_000;
+
+/// The beginning of a round.
+pub fn roots(catalog: &Catalog, roster: &Roster) -> Message {
+    Message::Roots { catalog: catalog.tree().root(), roster: roster.tree().root() }
+}
+
+/// Answers the beginning of a round: nothing when all is equal.
+pub fn compare_roots(catalog: &Catalog, roster: &Roster, theirs: (&[u8; 32], &[u8; 32])) -> Vec<Message> {
+    let mut answers = Vec::new();
+    if catalog.tree().root() != *theirs.0 {
+        answers.push(Message::Buckets { which: Which::Catalog, hashes: catalog.tree().bucket_hashes() });
+    }
+    if roster.tree().root() != *theirs.1 {
+        answers.push(Message::Buckets { which: Which::Roster, hashes: roster.tree().bucket_hashes() });
+    }
+    answers
+}
+
+/// Answers bucket hashes: this node's states in the buckets that differ.
+pub fn compare_buckets(catalog: &Catalog, roster: &Roster, which: Which, theirs: &[u8]) -> Option<Message> {
+    match which {
+        Which::Catalog => {
+            let buckets = within_limit(catalog.tree(), theirs);
+            let states = buckets.iter().flat_map(|b| catalog.tree().items(*b)).filter_map(|(key, _)| {
+                DocKey::from_bytes(key).map(|key| catalog.state(&key))
+            });
+            let states = states.collect();
+            (!buckets.is_empty()).then_some(Message::Documents { buckets, states })
+        }
+        Which::Roster => {
+            let buckets = within_limit(roster.tree(), theirs);
+            let states = buckets.iter().flat_map(|b| roster.tree().items(*b)).map(|(key, _)| record_state(roster, key));
+            let states = states.collect();
+            (!buckets.is_empty()).then_some(Message::Records { buckets, states })
+        }
+    }
+}
+
+/// The differing buckets, as many as have their states in one message.
+fn within_limit(tree: &HashTree, theirs: &[u8]) -> Vec<u8> {
+    let mut states = 0;
+    let fits = |bucket: &u8| {
+        let first = states == 0;
+        states += tree.items(*bucket).count();
+        first || states <= STATES_MAX
+    };
+    tree.differing(theirs).into_iter().take_while(fits).collect()
+}
+
+/// Answers the other's documents: what it lacks, what this node lacks, and what this node has forgotten.
+pub fn compare_documents(catalog: &Catalog, buckets: &[u8], theirs: &[DocState]) -> Vec<Message> {
+    let known: BTreeSet<&DocKey> = theirs.iter().map(|state| &state.key).collect();
+    let mut repair = Repair::default();
+    let mut wanted = Vec::new();
+    let mut forgotten = Vec::new();
+    for state in theirs {
+        if catalog.get(&state.key).is_none()
+            && let Some(version) = catalog.forgotten(&state.key)
+        {
+            // It may have been written to since: its holder compares the version and sends it if it has.
+            forgotten.push(Tombstone { key: state.key.clone(), version: *version });
+        } else if catalog.state(&state.key) != *state {
+            wanted.push(catalog.state(&state.key));
+            repair.add_document(catalog, state);
+        }
+    }
+    for (key, _) in buckets.iter().flat_map(|bucket| catalog.tree().items(*bucket)) {
+        if let Some(key) = DocKey::from_bytes(key).filter(|key| !known.contains(key)) {
+            repair.add_document(catalog, &DocState::nothing(key));
+        }
+    }
+    let mut answers = repair.into_message().into_iter().collect::<Vec<_>>();
+    if !wanted.is_empty() {
+        answers.push(Message::Want { documents: wanted, records: Vec::new() });
+    }
+    if !forgotten.is_empty() {
+        answers.push(Message::Forgotten(forgotten));
+    }
+    answers
+}
+
+/// Answers the other's records: what it lacks, and what this node lacks.
+pub fn compare_records(roster: &Roster, buckets: &[u8], theirs: &[RecordState]) -> Vec<Message> {
+    let known: BTreeMap<&[u8], Stamp> = theirs.iter().map(|state| (&state.key[..], state.stamp)).collect();
+    let mut repair = Repair::default();
+    for (key, _) in buckets.iter().flat_map(|bucket| roster.tree().items(*bucket)) {
+        repair.add_record(roster, &RecordState { key: key.clone(), stamp: known.get(&key[..]).copied().unwrap_or_default() });
+    }
+    let lacking = |state: &&RecordState| record_state(roster, &state.key).stamp < state.stamp;
+    let wanted: Vec<_> = theirs.iter().filter(lacking).map(|state| record_state(roster, &state.key)).collect();
+    let mut answers = repair.into_message().into_iter().collect::<Vec<_>>();
+    if !wanted.is_empty() {
+        answers.push(Message::Want { documents: Vec::new(), records: wanted });
+    }
+    answers
+}
+
+/// Answers a want.
+pub fn supply(catalog: &Catalog, roster: &Roster, documents: &[DocState], records: &[RecordState]) -> Option<Message> {
+    let mut repair = Repair::default();
+    for state in documents {
+        repair.add_document(catalog, state);
+    }
+    for state in records {
+        repair.add_record(roster, state);
+    }
+    repair.into_message()
+}
+
+fn record_state(roster: &Roster, key: &[u8]) -> RecordState {
+    let stamp = parse_record_key(key).and_then(|(node, subject)| roster.stamp(&node, &subject));
+    RecordState { key: key.to_vec(), stamp: stamp.unwrap_or_default() }
+}
+
+/// A repair that is being filled up to its budget.
+#[derive(Default)]
+struct Repair {
+    documents: Vec<crate::crdt::catalog::DocDelta>,
+    records: Vec<crate::crdt::admission::Signed>,
+    bytes: usize,
+    more: bool,
+}
+
+impl Repair {
+    fn add_document(&mut self, catalog: &Catalog, theirs: &DocState) {
+        if self.is_full() {
+            return;
+        }
+        if let Some(delta) = catalog.since(theirs) {
+            self.bytes += delta.changes.len();
+            self.documents.push(delta);
+        }
+    }
+
+    fn add_record(&mut self, roster: &Roster, theirs: &RecordState) {
+        let Some((node, subject)) = parse_record_key(&theirs.key) else { return };
+        if roster.stamp(&node, &subject).is_none_or(|stamp| stamp <= theirs.stamp) || self.is_full() {
+            return;
+        }
+        if let Some(signed) = roster.signed(&node, &subject) {
+            self.bytes += signed.body.len();
+            self.records.push(signed.clone());
+        }
+    }
+
+    fn is_full(&mut self) -> bool {
+        self.more |= self.bytes >= REPAIR_BYTES_MAX;
+        self.more
+    }
+
+    fn into_message(self) -> Option<Message> {
+        let Self { documents, records, more, .. } = self;
+        (!documents.is_empty() || !records.is_empty()).then_some(Message::Repair { documents, records, more })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crdt::document::Actor;
+    use crate::crdt::roster::tests::HashSignatures;
+    use crate::crdt::roster::{Holdings, Subject};
+    use crate::ids::{NodeKey, ServiceName};
+
+    struct Side {
+        key: NodeKey,
+        catalog: Catalog,
+        roster: Roster,
+    }
+
+    impl Side {
+        fn new(node: u8) -> Self {
+            Self { key: NodeKey([node; 32]), catalog: Catalog::default(), roster: Roster::default() }
+        }
+
+        fn actor(&self) -> Actor {
+            Actor { key: self.key, boot: 1 }
+        }
+
+        fn put(&mut self, name: &str, body: &[u8]) {
+            let key = DocKey::service(&ServiceName::new(name).unwrap());
+            let actor = self.actor();
+            self.catalog.put_revision(&key, actor, |_| body.to_vec());
+        }
+
+        fn say(&mut self, version: u64) {
+            let stamp = Stamp { boot: 1, version };
+            self.roster.write(&HashSignatures(self.key), Subject::holdings(), stamp, Some(&Holdings { blobs: vec![] }));
+        }
+
+        fn answer(&mut self, message: Message) -> Vec<Message> {
+            match message {
+                Message::Roots { catalog, roster } => compare_roots(&self.catalog, &self.roster, (&catalog, &roster)),
+                Message::Buckets { which, hashes } => {
+                    compare_buckets(&self.catalog, &self.roster, which, &hashes).into_iter().collect()
+                }
+                Message::Documents { buckets, states } => compare_documents(&self.catalog, &buckets, &states),
+                Message::Records { buckets, states } => compare_records(&self.roster, &buckets, &states),
+                Message::Want { documents, records } => {
+                    supply(&self.catalog, &self.roster, &documents, &records).into_iter().collect()
+                }
+                Message::Repair { documents, records, more } => {
+                    let actor = self.actor();
+                    for delta in &documents {
+                        self.catalog.merge(delta, actor).unwrap();
+                    }
+                    for signed in &records {
+                        self.roster.take(&HashSignatures(self.key), signed);
+                    }
+                    if more { vec![roots(&self.catalog, &self.roster)] } else { vec![] }
+                }
+                Message::Forgotten(_) => vec![],
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    /// Plays one round and gives back how many messages and bytes crossed.
+    fn round(a: &mut Side, b: &mut Side) -> (usize, usize) {
+        let mut mail = std::collections::VecDeque::from([(false, roots(&a.catalog, &a.roster))]);
+        let (mut messages, mut bytes) = (0, 0);
+        while let Some((to_a, message)) = mail.pop_front() {
+            messages += 1;
+            assert!(messages < 10_000, "the round does not end");
+            let encoded = message.encode();
+            bytes += encoded.len();
+            let side = if to_a { &mut *a } else { &mut *b };
+            mail.extend(side.answer(Message::decode(&encoded).unwrap()).into_iter().map(|answer| (!to_a, answer)));
+        }
+        (messages, bytes)
+    }
+
+    fn equal(a: &Side, b: &Side) -> bool {
+        a.catalog.tree().root() == b.catalog.tree().root() && a.roster.tree().root() == b.roster.tree().root()
+    }
+
+    #[test]
+    fn equal_nodes_find_out_with_one_small_message() {
+        let (mut a, mut b) = (Side::new(1), Side::new(2));
+        for n in 0..50 {
+            a.put(&format!("s{n}"), &[n]);
+        }
+        round(&mut a, &mut b);
+        let (messages, bytes) = round(&mut a, &mut b);
+        assert_eq!(messages, 1);
+        assert!(bytes < 100, "{bytes} bytes");
+    }
+
+    #[test]
+    fn both_get_what_they_lack_in_one_round() {
+        let (mut a, mut b) = (Side::new(1), Side::new(2));
+        for n in 0..40 {
+            a.put(&format!("a{n}"), &[n]);
+            b.put(&format!("b{n}"), &[n]);
+        }
+        a.put("both", b"from a");
+        b.put("both", b"from b");
+        a.say(1);
+        b.say(1);
+        round(&mut a, &mut b);
+        assert!(equal(&a, &b));
+        assert_eq!(a.catalog.tree().len(), 81);
+        assert_eq!(a.roster.tree().len(), 2);
+    }
+
+    #[test]
+    fn one_change_among_many_moves_little() {
+        let (mut a, mut b) = (Side::new(1), Side::new(2));
+        for n in 0..500 {
+            a.put(&format!("s{n}"), &[7; 400]);
+        }
+        round(&mut a, &mut b);
+        assert!(equal(&a, &b));
+        b.put("s7", b"changed");
+        b.say(5);
+        let (_, bytes) = round(&mut a, &mut b);
+        assert!(equal(&a, &b));
+        assert!(bytes < 8_000, "{bytes} bytes for one change");
+    }
+
+    #[test]
+    fn one_who_was_away_catches_up_within_the_budget_of_each_message() {
+        let (mut a, mut b) = (Side::new(1), Side::new(2));
+        for n in 0..60_u8 {
+            let body: Vec<u8> = (0..20_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 ^ n).collect();
+            a.put(&format!("s{n}"), &body);
+        }
+        round(&mut a, &mut b);
+        assert!(equal(&a, &b));
+    }
+
+    #[test]
+    fn garbage_is_answered_without_harm() {
+        let mut a = Side::new(1);
+        a.put("web", b"x");
+        a.answer(Message::Buckets { which: Which::Catalog, hashes: vec![1, 2, 3] });
+        a.answer(Message::Records { buckets: vec![9, 9], states: vec![RecordState { key: vec![1], stamp: Stamp::default() }] });
+        a.answer(Message::Want { documents: vec![], records: vec![RecordState { key: vec![], stamp: Stamp::default() }] });
+        let web = DocKey::checked("service/web").unwrap();
+        let odd = DocState { key: web, epoch: Default::default(), heads: vec![1, 2, 3] };
+        a.answer(Message::Documents { buckets: vec![], states: vec![odd] });
+    }
+}

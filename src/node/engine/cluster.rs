@@ -1,0 +1,160 @@
+//! The members, and what is thought of each. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::view::NodeStatus;
+use crate::crdt::admission::Admission;
+use crate::gossip::membership::Liveness;
+use crate::ids::{NodeKey, NodeName};
+use crate::time::{Mono, Now, Wall};
+
+/// How long a node must be down before its instances are placed elsewhere: a restart of the host's network or of a slow node
+/// is over by then, and two instances of one index are rarer than a late move is harmful.
+pub const REPLACE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a node that has just started waits to hear of the others before it takes them for down.
+const BOOT_GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    status: NodeStatus,
+    since: Mono,
+    since_wall: Wall,
+}
+
+/// How far a node counts when instances are placed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Standing {
+    /// Its instances are to be moved.
+    Gone,
+    /// It keeps what it has, and gets nothing new.
+    Grace,
+    /// It keeps what it has, and gets new ones.
+    Good,
+}
+
+/// The members of the cluster as one of them sees it.
+pub struct Cluster {
+    me: NodeKey,
+    started: Mono,
+    /// Up to when standings were looked at.
+    looked_at: Mono,
+    members: BTreeMap<NodeKey, Admission>,
+    connected: BTreeSet<NodeKey>,
+    seen: BTreeMap<NodeKey, Seen>,
+}
+
+impl Cluster {
+    /// A cluster of which only this node is known.
+    pub fn new(me: NodeKey, now: Now) -> Self {
+        Self { me, started: now.mono, looked_at: now.mono, members: BTreeMap::new(), connected: BTreeSet::new(), seen: BTreeMap::new() }
+    }
+
+    /// Who is admitted. True if that is another set than before.
+    pub fn set_members(&mut self, now: Now, members: BTreeMap<NodeKey, Admission>) -> bool {
+        if self.members == members {
+            return false;
+        }
+        self.members = members;
+        self.connected.retain(|key| self.members.contains_key(key));
+        self.seen.retain(|key, _| self.members.contains_key(key));
+        for key in self.members.keys() {
+            let status = if *key == self.me { NodeStatus::Alive } else { NodeStatus::Unknown };
+            self.seen.entry(*key).or_insert(Seen { status, since: now.mono, since_wall: now.wall });
+        }
+        true
+    }
+
+    /// Takes over what SWIM thinks. True if anybody's status changed.
+    pub fn observe(&mut self, now: Now, liveness: &BTreeMap<NodeKey, Liveness>) -> bool {
+        let mut changed = false;
+        for (key, seen) in self.seen.iter_mut().filter(|(key, _)| **key != self.me) {
+            let status = match liveness.get(key) {
+                Some(Liveness::Alive) => NodeStatus::Alive,
+                Some(Liveness::Suspect) => NodeStatus::Suspect,
+                Some(Liveness::Down) => NodeStatus::Down,
+                None if now.mono.since(self.started.max(seen.since)) < BOOT_GRACE => NodeStatus::Unknown,
+                None if seen.status == NodeStatus::Unknown => NodeStatus::Down,
+                None => seen.status,
+            };
+            if status != seen.status {
+                // To be suspected and to refute it is not a new beginning of being alive.
+                let keeps_since = matches!(
+                    (seen.status, status),
+                    (NodeStatus::Alive, NodeStatus::Suspect) | (NodeStatus::Suspect, NodeStatus::Alive)
+                );
+                let (since, since_wall) =
+                    if keeps_since { (seen.since, seen.since_wall) } else { (now.mono, now.wall) };
+                *seen = Seen { status, since, since_wall };
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// A connection stands.
+    pub fn connect(&mut self, key: NodeKey) {
+        if self.members.contains_key(&key) {
+            self.connected.insert(key);
+        }
+    }
+
+    /// The last connection broke.
+    pub fn disconnect(&mut self, key: &NodeKey) {
+        self.connected.remove(key);
+    }
+
+    /// Members that can be sent to.
+    pub fn connected(&self) -> &BTreeSet<NodeKey> {
+        &self.connected
+    }
+
+    /// All members, this node among them.
+    pub fn members(&self) -> &BTreeMap<NodeKey, Admission> {
+        &self.members
+    }
+
+    /// Whether this key is admitted.
+    pub fn is_member(&self, key: &NodeKey) -> bool {
+        self.members.contains_key(key)
+    }
+
+    /// The member of that name.
+    pub fn by_name(&self, name: &NodeName) -> Option<&Admission> {
+        self.members.values().find(|admission| admission.name == *name)
+    }
+
+    /// What is thought of a member, and since when.
+    pub fn status(&self, key: &NodeKey) -> (NodeStatus, Wall) {
+        self.seen.get(key).map_or((NodeStatus::Unknown, Wall(0)), |seen| (seen.status, seen.since_wall))
+    }
+
+    /// How far a member counts in placement.
+    pub fn standing(&self, now: Mono, key: &NodeKey) -> Standing {
+        let Some(seen) = self.seen.get(key) else { return Standing::Gone };
+        match seen.status {
+            NodeStatus::Alive | NodeStatus::Suspect => Standing::Good,
+            NodeStatus::Unknown => Standing::Grace,
+            NodeStatus::Down if now.since(seen.since) < REPLACE_AFTER => Standing::Grace,
+            NodeStatus::Down => Standing::Gone,
+        }
+    }
+
+    /// Whether somebody's standing changed since this was asked last for no other reason than time.
+    pub fn take_due(&mut self, now: Mono) -> bool {
+        let due = self.next_deadline(self.looked_at).is_some_and(|due| due <= now);
+        self.looked_at = now;
+        due
+    }
+
+    /// When somebody's standing changes for no other reason than time.
+    pub fn next_deadline(&self, now: Mono) -> Option<Mono> {
+        let due = |seen: &Seen| match seen.status {
+            NodeStatus::Down => Some(seen.since + REPLACE_AFTER),
+            NodeStatus::Unknown => Some(self.started.max(seen.since) + BOOT_GRACE),
+            NodeStatus::Alive | NodeStatus::Suspect => None,
+        };
+        self.seen.values().filter_map(due).filter(|due| *due > now).min()
+    }
+}

@@ -1,0 +1,99 @@
+//! Ending histories that nobody needs any more. Pure.
+//!
+//! Automerge keeps every change, and a tombstone must outlive everybody who has not seen the deletion. Both may go once every
+//! member that was not removed has reported the same catalog, for an hour.
+
+use std::time::Duration;
+
+use super::Engine;
+use super::effect::Table;
+use super::out::Out;
+use crate::crdt::catalog::DocKey;
+use crate::crdt::roster::{CatalogReport, Subject};
+use crate::crdt::tree::Version;
+use crate::time::Mono;
+
+/// How often a node looks, and how often it reports what it holds at most: one record a minute is nothing, one for each change
+/// would be a storm.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// For how long all must have reported the same.
+const AGREED_FOR: Duration = Duration::from_secs(3600);
+
+/// How many changes a document's history may hold: above that, it is compacted. 20 revisions are kept anyway.
+const HISTORY_MAX: usize = 100;
+
+/// How old a tombstone must be.
+const TOMBSTONE_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// When to look, and since when all agree.
+#[derive(Debug)]
+pub(super) struct Housekeeping {
+    next: Mono,
+    agreed: Option<(Version, Mono)>,
+}
+
+impl Housekeeping {
+    pub(super) fn new(now: Mono) -> Self {
+        Self { next: now + EVERY, agreed: None }
+    }
+
+    pub(super) fn next_deadline(&self) -> Mono {
+        self.next
+    }
+}
+
+impl Engine {
+    pub(super) fn settle_housekeeping(&mut self, out: &mut Out) {
+        let now = self.now.mono;
+        if now < self.housekeeping.next {
+            return;
+        }
+        self.housekeeping.next = now + EVERY;
+        let root = self.catalog.tree().root();
+        self.say(Subject::catalog(), Some(&CatalogReport { root }), out);
+
+        let agree = self.cluster.members().keys().all(|key| self.known.catalog_root(key) == Some(&root));
+        self.housekeeping.agreed = match self.housekeeping.agreed {
+            _ if !agree => None,
+            Some((agreed, since)) if agreed == root => Some((agreed, since)),
+            _ => Some((root, now)),
+        };
+        if self.housekeeping.agreed.is_some_and(|(_, since)| now.since(since) >= AGREED_FOR) {
+            self.compact_histories(out);
+            self.forget_tombstones(out);
+        }
+    }
+
+    fn compact_histories(&mut self, out: &mut Out) {
+        let keys: Vec<DocKey> = self.catalog.iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            if self.catalog.history_len(&key) > HISTORY_MAX
+                && let Some(delta) = self.catalog.compact(&key)
+            {
+                self.document_changed(&key, out);
+                self.spread_document(delta, out);
+            }
+        }
+    }
+
+    fn forget_tombstones(&mut self, out: &mut Out) {
+        let wall = self.now.wall;
+        let old = |key: &DocKey| {
+            let deleted_at = self.catalog.get(key).and_then(|entry| entry.content().deleted_at);
+            deleted_at.is_some_and(|at| wall.since(at) >= TOMBSTONE_KEPT)
+        };
+        let keys: Vec<DocKey> = self.catalog.iter().map(|(key, _)| key).filter(|key| old(key)).cloned().collect();
+        for key in keys {
+            self.forget(&key, out);
+        }
+    }
+
+    /// Drops a tombstone that every member holds.
+    pub(super) fn forget(&mut self, key: &DocKey, out: &mut Out) {
+        if let Some(version) = self.catalog.forget(key) {
+            out.remove(Table::Catalog, key.as_bytes());
+            out.put(Table::Forgotten, key.as_bytes(), version.to_vec());
+        }
+    }
+}

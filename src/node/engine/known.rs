@@ -1,0 +1,112 @@
+//! What members report, decoded. Pure: a cache over the roster, kept up to date record by record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::placement::Incumbent;
+use crate::crdt::roster::{CatalogReport, Facts, Holdings, Record, Report, State, Subject};
+use crate::crdt::tree::Version;
+use crate::ids::{BlobHash, NodeKey, ServiceName};
+
+/// Reports by what they are about.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    facts: BTreeMap<NodeKey, Facts>,
+    holdings: BTreeMap<NodeKey, BTreeSet<BlobHash>>,
+    catalogs: BTreeMap<NodeKey, Version>,
+    reports: BTreeMap<ServiceName, BTreeMap<NodeKey, Report>>,
+}
+
+/// What a record was about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum About {
+    Facts,
+    Holdings,
+    Catalog,
+    Service(ServiceName),
+    /// Something that a later version reports.
+    Unknown,
+}
+
+impl Known {
+    /// Takes over a record. What cannot be read is taken for nothing said.
+    pub(super) fn take(&mut self, record: &Record) -> About {
+        let node = record.node;
+        if record.subject == Subject::facts() {
+            set(&mut self.facts, node, decode(record));
+            About::Facts
+        } else if record.subject == Subject::holdings() {
+            let blobs = decode::<Holdings>(record).map(|holdings| holdings.blobs.into_iter().collect());
+            set(&mut self.holdings, node, blobs);
+            About::Holdings
+        } else if record.subject == Subject::catalog() {
+            set(&mut self.catalogs, node, decode::<CatalogReport>(record).map(|report| report.root));
+            About::Catalog
+        } else if let Some(service) = record.subject.as_service() {
+            let reports = self.reports.entry(service.clone()).or_default();
+            set(reports, node, decode::<Report>(record).filter(|report| !report.instances.is_empty()));
+            if reports.is_empty() {
+                self.reports.remove(&service);
+            }
+            About::Service(service)
+        } else {
+            About::Unknown
+        }
+    }
+
+    /// A node's facts.
+    pub(super) fn facts(&self, node: &NodeKey) -> Option<&Facts> {
+        self.facts.get(node)
+    }
+
+    /// Which nodes hold a blob whole.
+    pub(super) fn holders(&self, hash: &BlobHash) -> BTreeSet<NodeKey> {
+        self.holdings.iter().filter(|(_, blobs)| blobs.contains(hash)).map(|(node, _)| *node).collect()
+    }
+
+    /// The root of the catalog that a node reports.
+    pub(super) fn catalog_root(&self, node: &NodeKey) -> Option<&Version> {
+        self.catalogs.get(node)
+    }
+
+    /// What nodes report on a service.
+    pub(super) fn reports(&self, service: &ServiceName) -> impl Iterator<Item = (&NodeKey, &Report)> {
+        self.reports.get(service).into_iter().flatten()
+    }
+
+    /// What one node reports on a service.
+    pub(super) fn report(&self, service: &ServiceName, node: &NodeKey) -> Option<&Report> {
+        self.reports.get(service)?.get(node)
+    }
+
+    /// The services that anybody reports instances of.
+    pub(super) fn reported_services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.reports.keys()
+    }
+
+    /// Who has which index of a service.
+    pub(super) fn incumbents(&self, service: &ServiceName) -> BTreeMap<u32, Vec<Incumbent>> {
+        let mut incumbents: BTreeMap<u32, Vec<Incumbent>> = BTreeMap::new();
+        for (node, report) in self.reports(service) {
+            for instance in report.instances.iter().filter(|instance| instance.state != State::Stopping) {
+                let running = instance.state == State::Running;
+                incumbents.entry(instance.index).or_default().push(Incumbent { node: *node, running });
+            }
+        }
+        incumbents
+    }
+}
+
+fn decode<T: for<'b> minicbor::Decode<'b, ()>>(record: &Record) -> Option<T> {
+    minicbor::decode(&record.content).ok()
+}
+
+fn set<T>(map: &mut BTreeMap<NodeKey, T>, node: NodeKey, value: Option<T>) {
+    match value {
+        Some(value) => {
+            map.insert(node, value);
+        }
+        None => {
+            map.remove(&node);
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What comes from other members. Pure.
+
+use std::fmt;
+
+use super::Engine;
+use super::effect::{Effect, Peer, Table};
+use super::input::NetworkEvent;
+use super::known::About;
+use super::out::Out;
+use crate::crdt::admission::{Signed, members};
+use crate::crdt::catalog::{DocDelta, DocKey, DocState, Merged};
+use crate::crdt::roster::{Subject, Taken, record_key};
+use crate::gossip::message::{Message, News, Tombstone};
+use crate::gossip::sync;
+use crate::ids::{NodeKey, ServiceName};
+
+/// The kinds of what is refused of members, each counted under its own name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Refused {
+    NotAMember,
+    Message,
+    SwimMessage,
+    News,
+    Document,
+    ForgedRecord,
+    RecordOfAStranger,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAMember => "messages of one who is no member",
+            Self::Message => "messages that make no sense",
+            Self::SwimMessage => "membership messages that make no sense",
+            Self::News => "news that make no sense",
+            Self::Document => "damaged documents",
+            Self::ForgedRecord => "records that were altered",
+            Self::RecordOfAStranger => "records of nodes that are no members",
+        })
+    }
+}
+
+impl Engine {
+    pub(super) fn apply_network(&mut self, event: NetworkEvent, out: &mut Out) {
+        match event {
+            NetworkEvent::Connected(key) => {
+                self.cluster.connect(key);
+                if self.cluster.connected().contains(&key) {
+                    out.send(key, &sync::roots(&self.catalog, &self.roster));
+                }
+            }
+            NetworkEvent::Broken(key) => self.cluster.disconnect(&key),
+            NetworkEvent::Message { from, bytes } => {
+                if !self.cluster.is_member(&from) {
+                    return self.refuse(from, Refused::NotAMember);
+                }
+                match Message::decode(&bytes) {
+                    Some(message) => self.receive(from, message, out),
+                    None => self.refuse(from, Refused::Message),
+                }
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, from: NodeKey, kind: Refused) {
+        *self.refused.entry((from, kind)).or_default() += 1;
+        self.dirty.view = true;
+    }
+
+    fn receive(&mut self, from: NodeKey, message: Message, out: &mut Out) {
+        match message {
+            Message::Swim(bytes) => {
+                if !self.membership.receive(self.now.mono, &bytes) {
+                    self.refuse(from, Refused::SwimMessage);
+                }
+            }
+            Message::News { news, acknowledge } => self.receive_news(from, &news, acknowledge, out),
+            Message::Heard(names) => {
+                if let Some(ask) = self.dissemination.heard(self.now.mono, from, &names) {
+                    out.send(from, &ask);
+                }
+            }
+            Message::Ask(names) => answer(from, self.dissemination.asked(&names), out),
+            Message::Acknowledge(id) => {
+                for (request, response) in self.acks.acknowledge(id, from) {
+                    out.reply(request, Ok(response));
+                }
+            }
+            Message::Roots { catalog, roster } => {
+                answer(from, sync::compare_roots(&self.catalog, &self.roster, (&catalog, &roster)), out);
+            }
+            Message::Buckets { which, hashes } => {
+                answer(from, sync::compare_buckets(&self.catalog, &self.roster, which, &hashes), out);
+            }
+            Message::Documents { buckets, states } => {
+                answer(from, sync::compare_documents(&self.catalog, &buckets, &states), out);
+            }
+            Message::Records { buckets, states } => {
+                answer(from, sync::compare_records(&self.roster, &buckets, &states), out);
+            }
+            Message::Want { documents, records } => {
+                answer(from, sync::supply(&self.catalog, &self.roster, &documents, &records), out);
+            }
+            Message::Repair { documents, records, more } => self.receive_repair(from, &documents, &records, more, out),
+            Message::Forgotten(tombstones) => self.receive_forgotten(from, &tombstones, out),
+        }
+    }
+
+    fn receive_news(&mut self, from: NodeKey, bytes: &[u8], acknowledge: bool, out: &mut Out) {
+        let connected = self.cluster.connected();
+        let relayed = self.dissemination.receive(self.now.mono, &mut self.rng, connected, from, bytes);
+        if let Some((_, outbox)) = relayed {
+            let Ok(news) = minicbor::decode::<News>(bytes) else { return self.refuse(from, Refused::News) };
+            for (to, message) in outbox {
+                out.send(to, &message);
+            }
+            match news {
+                News::Document(delta) => self.take_document(from, &delta, out),
+                News::Record(signed) => self.take_record(from, &signed, out),
+            }
+        }
+        if acknowledge {
+            let id = crate::gossip::message::NewsId::of(bytes);
+            out.send_when_durable(from, &Message::Acknowledge(id));
+        }
+    }
+
+    fn receive_repair(
+        &mut self,
+        from: NodeKey,
+        documents: &[DocDelta],
+        records: &[Signed],
+        more: bool,
+        out: &mut Out,
+    ) {
+        // Admissions first: records of members that they admit may stand beside them.
+        for delta in documents {
+            self.take_document(from, delta, out);
+        }
+        for signed in records {
+            self.take_record(from, signed, out);
+        }
+        if more {
+            out.send(from, &sync::roots(&self.catalog, &self.roster));
+        }
+    }
+
+    fn take_document(&mut self, from: NodeKey, delta: &DocDelta, out: &mut Out) {
+        if DocKey::from_bytes(delta.key.as_bytes()).is_none() {
+            return self.refuse(from, Refused::Document);
+        }
+        match self.catalog.merge(delta, self.actor()) {
+            Err(_) => self.refuse(from, Refused::Document),
+            Ok(Merged::Nothing) => {}
+            Ok(Merged::Changed) => self.document_changed(&delta.key, out),
+            Ok(Merged::Resubmitted(again)) => {
+                self.document_changed(&delta.key, out);
+                self.spread_document(again, out);
+            }
+            Ok(Merged::Outdated) => {
+                let theirs = DocState { key: delta.key.clone(), epoch: delta.epoch, heads: Vec::new() };
+                let documents = self.catalog.since(&theirs).into_iter().collect();
+                out.send(from, &Message::Repair { documents, records: Vec::new(), more: false });
+            }
+        }
+    }
+
+    fn take_record(&mut self, from: NodeKey, signed: &Signed, out: &mut Out) {
+        match self.roster.take(&*self.config.signatures, signed) {
+            Taken::Stale => {}
+            Taken::Forged => self.refuse(from, Refused::ForgedRecord),
+            Taken::New(record) if !self.cluster.is_member(&record.node) => {
+                // Its admission may be on the way: anti-entropy brings the record again.
+                self.roster.remove_node(&record.node);
+                self.refuse(from, Refused::RecordOfAStranger);
+            }
+            Taken::New(record) if record.node == self.me => {
+                // An earlier life wrote this and lost it. Looking at it again makes this life say what is true now.
+                self.record_known(&record);
+            }
+            Taken::New(record) => {
+                let row = minicbor::to_vec(signed).expect("encoding into memory cannot fail");
+                out.put(Table::Roster, &record_key(&record.node, &record.subject), row);
+                self.record_known(&record);
+            }
+        }
+    }
+
+    fn record_known(&mut self, record: &crate::crdt::roster::Record) {
+        self.dirty.view = true;
+        match self.known.take(record) {
+            About::Facts => self.dirty.cluster = true,
+            About::Holdings => self.dirty.copies = true,
+            About::Service(name) => {
+                self.dirty.services.insert(name);
+            }
+            About::Catalog | About::Unknown => {}
+        }
+    }
+
+    fn receive_forgotten(&mut self, from: NodeKey, tombstones: &[Tombstone], out: &mut Out) {
+        for tombstone in tombstones {
+            match self.catalog.get(&tombstone.key) {
+                Some(entry) if entry.version() == tombstone.version => self.forget(&tombstone.key, out),
+                Some(_) => {
+                    let documents = self.catalog.since(&DocState::nothing(tombstone.key.clone())).into_iter().collect();
+                    out.send(from, &Message::Repair { documents, records: Vec::new(), more: false });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Writes a record of this node, and tells it. True if it is news.
+    pub(super) fn say<T: minicbor::Encode<()>>(&mut self, subject: Subject, content: Option<&T>, out: &mut Out) -> bool {
+        let stamp = crate::crdt::roster::Stamp { boot: self.boot, version: self.stamped + 1 };
+        let Some(signed) = self.roster.write(&*self.config.signatures, subject.clone(), stamp, content) else {
+            return false;
+        };
+        self.stamped += 1;
+        let row = minicbor::to_vec(&signed).expect("encoding into memory cannot fail");
+        out.put(Table::Roster, &record_key(&self.me, &subject), row);
+        let record = minicbor::decode(&signed.body).expect("it was encoded just now");
+        self.record_known(&record);
+        let news = News::Record(signed).encode();
+        let connected = self.cluster.connected();
+        let (_, outbox) = self.dissemination.tell(self.now.mono, &mut self.rng, connected, news, false);
+        for (to, message) in outbox {
+            out.send(to, &message);
+        }
+        true
+    }
+
+    /// Tells a change of a document that this node made, once it is durable. Gives back the name of the news.
+    pub(super) fn spread_document(&mut self, delta: DocDelta, out: &mut Out) -> crate::gossip::message::NewsId {
+        self.spread_document_and(delta, false, out)
+    }
+
+    pub(super) fn spread_document_and(
+        &mut self,
+        delta: DocDelta,
+        acknowledge: bool,
+        out: &mut Out,
+    ) -> crate::gossip::message::NewsId {
+        let news = News::Document(delta).encode();
+        let connected = self.cluster.connected();
+        let (id, outbox) = self.dissemination.tell(self.now.mono, &mut self.rng, connected, news, acknowledge);
+        for (to, message) in outbox {
+            out.send_when_durable(to, &message);
+        }
+        id
+    }
+
+    /// A document is another one now: stores it and looks at what it says.
+    pub(super) fn document_changed(&mut self, key: &DocKey, out: &mut Out) {
+        let row = self.catalog.row(key).expect("a document that changed is there");
+        out.put(Table::Catalog, key.as_bytes(), row);
+        if let Some(name) = key.as_service() {
+            self.service_changed(&name);
+        } else if key.as_admission().is_some() {
+            self.refresh_members();
+        }
+    }
+
+    pub(super) fn service_changed(&mut self, name: &ServiceName) {
+        let entry = self.catalog.get(&DocKey::service(name));
+        self.services.update(name, entry.map(|entry| entry.content()));
+        self.dirty.services.insert(name.clone());
+        self.dirty.copies = true;
+        self.dirty.view = true;
+    }
+
+    /// Works out anew who is admitted.
+    pub(super) fn refresh_members(&mut self) {
+        let admitted = members(&*self.config.signatures, &self.config.founding, self.admissions());
+        if self.cluster.set_members(self.now, admitted) {
+            self.dirty.cluster = true;
+            self.dirty.view = true;
+        }
+    }
+
+    /// Tells the transport who the members are and where, when that is other than it was told last.
+    pub(super) fn settle_peers(&mut self, out: &mut Out) {
+        let peers = self.peers_now();
+        if self.peers != peers {
+            self.peers.clone_from(&peers);
+            let others = peers.into_iter().filter(|peer| peer.key != self.me).collect();
+            out.act(Effect::Members(others));
+        }
+    }
+
+    /// All members with their addresses: by their own word, else by what was said when they were admitted.
+    pub(super) fn peers_now(&self) -> Vec<Peer> {
+        let welcomed = |key: &NodeKey| {
+            let welcome = self.config.welcome.as_ref()?;
+            welcome.members.iter().find(|peer| peer.key == *key).map(|peer| peer.addresses.clone())
+        };
+        let addresses = |key: &NodeKey, admitted: &[String]| match self.known.facts(key) {
+            Some(facts) => facts.addresses.clone(),
+            None => welcomed(key).filter(|known| !known.is_empty()).unwrap_or_else(|| admitted.to_vec()),
+        };
+        let members = self.cluster.members().iter();
+        members.map(|(key, member)| Peer { key: *key, addresses: addresses(key, &member.addresses) }).collect()
+    }
+}
+
+fn answer(to: NodeKey, messages: impl IntoIterator<Item = Message>, out: &mut Out) {
+    for message in messages {
+        out.send(to, &message);
+    }
+}

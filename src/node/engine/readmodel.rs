@@ -1,0 +1,277 @@
+//! From what the engine knows to what people see. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Engine;
+use super::services::{Rev, Service};
+use super::view::{
+    ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionView, ServiceView, View, WantedView,
+};
+use crate::blobs::plan::COPIES;
+use crate::crdt::roster::{InstanceReport, State};
+use crate::ids::{NodeKey, NodeName, ServiceName};
+
+/// The newest view. Sections that did not change stay the same allocation.
+#[derive(Debug)]
+pub(super) struct ReadModel {
+    view: Arc<View>,
+}
+
+impl ReadModel {
+    pub(super) fn new(me: Arc<Me>) -> Self {
+        Self { view: Arc::new(View { me, ..View::default() }) }
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.clone()
+    }
+
+    pub(super) fn update(&mut self, new: View) {
+        let old = &*self.view;
+        let view = View {
+            me: old.me.clone(),
+            nodes: keep(&old.nodes, new.nodes),
+            services: keep(&old.services, new.services),
+            instances: keep(&old.instances, new.instances),
+            images: keep(&old.images, new.images),
+            tickets: keep(&old.tickets, new.tickets),
+            problems: keep(&old.problems, new.problems),
+        };
+        self.view = Arc::new(view);
+    }
+}
+
+fn keep<T: PartialEq>(old: &Arc<T>, new: Arc<T>) -> Arc<T> {
+    if *old == new { old.clone() } else { new }
+}
+
+impl Engine {
+    pub(super) fn build_view(&self) -> View {
+        let instances = self.instance_views();
+        let nodes = self.node_views(&instances);
+        let services: Vec<ServiceView> = self.services.iter().map(|service| self.service_view(service)).collect();
+        let problems = self.problems(&nodes, &services, &instances);
+        View {
+            me: Arc::default(),
+            images: Arc::new(self.image_views()),
+            tickets: Arc::new(self.tickets.view(self.now.wall)),
+            nodes: Arc::new(nodes),
+            services: Arc::new(services),
+            instances: Arc::new(instances),
+            problems: Arc::new(problems),
+        }
+    }
+
+    fn name_of(&self, key: &NodeKey) -> Option<&NodeName> {
+        self.cluster.members().get(key).map(|member| &member.name)
+    }
+
+    fn node_views(&self, instances: &[InstanceView]) -> Vec<NodeView> {
+        let mut running: BTreeMap<NodeKey, u32> = BTreeMap::new();
+        for instance in instances.iter().filter(|instance| instance.state == InstanceState::Running) {
+            *running.entry(instance.node_key).or_default() += 1;
+        }
+        let view = |(key, member): (&NodeKey, &crate::crdt::admission::Admission)| {
+            let facts = self.known.facts(key);
+            let (status, since) = self.cluster.status(key);
+            NodeView {
+                key: *key,
+                name: member.name.clone(),
+                status,
+                since,
+                is_me: *key == self.me,
+                os: facts.map(|facts| facts.platform.os.clone()),
+                arch: facts.map(|facts| facts.platform.arch.clone()),
+                version: facts.map(|facts| facts.version.clone()),
+                addresses: facts.map_or_else(|| member.addresses.clone(), |facts| facts.addresses.clone()),
+                labels: facts.map_or_else(Vec::new, |facts| facts.labels.clone().into_iter().collect()),
+                joined_at: member.at,
+                started_at: facts.map(|facts| facts.started_at),
+                instances: running.get(key).copied().unwrap_or(0),
+            }
+        };
+        let mut nodes: Vec<NodeView> = self.cluster.members().iter().map(view).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        nodes
+    }
+
+    fn service_view(&self, service: &Service) -> ServiceView {
+        let mut desired: BTreeMap<Option<NodeName>, u32> = BTreeMap::new();
+        for seat in self.seats.get(&service.name).into_iter().flatten() {
+            *desired.entry(seat.name.clone()).or_default() += 1;
+        }
+        ServiceView {
+            name: service.name.clone(),
+            current: revision_view(&service.current),
+            history: service.history.iter().map(revision_view).collect(),
+            wanted: desired.into_iter().map(|(node, desired)| WantedView { node, desired }).collect(),
+        }
+    }
+
+    fn instance_views(&self) -> Vec<InstanceView> {
+        let wanting = self.seats.keys();
+        let names: BTreeSet<&ServiceName> = self.known.reported_services().chain(wanting).collect();
+        names.into_iter().flat_map(|name| self.instance_views_of(name)).collect()
+    }
+
+    fn instance_views_of(&self, name: &ServiceName) -> Vec<InstanceView> {
+        let service = self.services.get(name);
+        let mut seats: BTreeSet<(u32, NodeKey)> = BTreeSet::new();
+        for seat in self.seats.get(name).into_iter().flatten() {
+            seats.extend(seat.node.map(|node| (seat.index, node)));
+        }
+        let mut views = Vec::new();
+        for (key, report) in self.known.reports(name) {
+            let Some(node) = self.name_of(key) else { continue };
+            for instance in &report.instances {
+                let mut view = self.blank_instance(name, instance.index, *key, node.clone());
+                fill(&mut view, instance);
+                view.wanted = seats.remove(&(instance.index, *key));
+                view.current = service.is_some_and(|service| service.current.launch_hash == instance.launch_hash);
+                views.push(view);
+            }
+        }
+        for (index, key) in seats {
+            let Some(node) = self.name_of(&key) else { continue };
+            let mut view = self.blank_instance(name, index, key, node.clone());
+            view.wanted = true;
+            view.current = true;
+            view.revision = service.map_or(0, |service| service.current.revision.number);
+            views.push(view);
+        }
+        views.sort_by(|a, b| (a.index, &a.node).cmp(&(b.index, &b.node)));
+        views
+    }
+
+    fn blank_instance(&self, service: &ServiceName, index: u32, node_key: NodeKey, node: NodeName) -> InstanceView {
+        InstanceView {
+            service: service.clone(),
+            index,
+            node_key,
+            node,
+            node_status: self.cluster.status(&node_key).0,
+            state: InstanceState::Pending,
+            ready: false,
+            revision: 0,
+            current: false,
+            wanted: false,
+            run: None,
+            pid: None,
+            started_at: None,
+            restarts: 0,
+            exit: None,
+            error: None,
+        }
+    }
+
+    fn image_views(&self) -> Vec<ImageView> {
+        let members = self.cluster.members().len();
+        let mut views: BTreeMap<(String, crate::ids::BlobHash), ImageView> = BTreeMap::new();
+        for service in self.services.iter() {
+            for rev in service.history.iter().rev() {
+                for image in &rev.revision.images {
+                    let object_name = image.object_name(&service.name, &rev.spec.tag);
+                    let view = views.entry((object_name.clone(), image.hash)).or_insert_with(|| ImageView {
+                        object_name,
+                        image: image.clone(),
+                        tag: rev.spec.tag.clone(),
+                        modified: rev.revision.at,
+                        nodes: self.holder_names(&image.hash),
+                        copies_wanted: u32::try_from(members.min(COPIES)).unwrap_or(u32::MAX),
+                        used_by: Vec::new(),
+                    });
+                    if !view.used_by.contains(&service.name) {
+                        view.used_by.push(service.name.clone());
+                    }
+                }
+            }
+        }
+        views.into_values().collect()
+    }
+
+    fn holder_names(&self, hash: &crate::ids::BlobHash) -> Vec<NodeName> {
+        let holders = self.known.holders(hash);
+        let mut names: Vec<NodeName> = holders.iter().filter_map(|key| self.name_of(key).cloned()).collect();
+        names.sort();
+        names
+    }
+
+    fn problems(&self, nodes: &[NodeView], services: &[ServiceView], instances: &[InstanceView]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut tell = |subject: &dyn std::fmt::Display, message: String, hint: &str| {
+            problems.push(Problem { subject: subject.to_string(), message, hint: hint.to_owned() });
+        };
+        for node in nodes.iter().filter(|node| node.status == NodeStatus::Down) {
+            let text = format!("out of reach since {}", node.since);
+            tell(&node.name, text, "see whether the host is up and can be reached; `narun start` there resumes it");
+        }
+        for name in self.services.unreadable() {
+            let text = "written by a newer version of narun; its instances here are left as they are".to_owned();
+            tell(name, text, "upgrade narun on this node");
+        }
+        for service in services {
+            let unplaced: u32 =
+                service.wanted.iter().filter(|wanted| wanted.node.is_none()).map(|wanted| wanted.desired).sum();
+            if unplaced > 0 {
+                let text = format!("{unplaced} instances have no node that can run them");
+                tell(&service.name, text, "add a node, or a binary for the platforms that the nodes have");
+            }
+            for wanted in &service.wanted {
+                let Some(node) = &wanted.node else { continue };
+                if self.cluster.by_name(node).is_none() {
+                    tell(&service.name, format!("names the node `{node}`, which is no member"), "join it, or deploy without it");
+                }
+            }
+        }
+        for one in instances.iter().filter(|one| one.wanted) {
+            let Some(error) = &one.error else { continue };
+            let id = format!("{}-{} on {}", one.service, one.index, one.node);
+            let hint = match one.state {
+                InstanceState::CrashLoop => "it is not tried again before `service start`, `service restart` or a new deploy",
+                _ => "it is tried again by itself; `narun logs` may tell more",
+            };
+            let text = format!("{}, {} restarts: {error}", one.state.word(), one.restarts);
+            tell(&id, text, hint);
+        }
+        for ((key, kind), count) in &self.refused {
+            if let Some(name) = self.name_of(key) {
+                tell(name, format!("sent {count} {kind}"), "look at that host: its narun is damaged, or is not narun");
+            }
+        }
+        problems
+    }
+}
+
+fn revision_view(rev: &Rev) -> RevisionView {
+    RevisionView {
+        number: rev.revision.number,
+        id: rev.id.to_string(),
+        spec: rev.spec.clone(),
+        images: rev.revision.images.clone(),
+        stopped: rev.revision.stopped,
+        author: rev.revision.author_name.clone(),
+        at: rev.revision.at,
+        cause: rev.revision.cause.clone(),
+        status: rev.status,
+    }
+}
+
+fn fill(view: &mut InstanceView, report: &InstanceReport) {
+    view.state = match report.state {
+        State::Fetching => InstanceState::Fetching,
+        State::Starting => InstanceState::Starting,
+        State::Running => InstanceState::Running,
+        State::Stopping => InstanceState::Stopping,
+        State::Backoff => InstanceState::Backoff,
+        State::CrashLoop => InstanceState::CrashLoop,
+    };
+    view.ready = report.ready;
+    view.revision = report.revision;
+    view.run = report.run;
+    view.pid = report.pid;
+    view.started_at = report.started_at;
+    view.restarts = report.restarts;
+    view.exit = report.exit;
+    view.error.clone_from(&report.error);
+}

@@ -1,0 +1,346 @@
+//! What users ask for. Pure: everything is checked before anything is changed.
+
+use super::Engine;
+use super::effect::{Refusal, RefusalCode, Response};
+use super::input::{Admit, Deploy, Request};
+use super::out::Out;
+use super::services::Service;
+use crate::blobs::image::Image;
+use crate::crdt::admission::{ADMISSION_DOMAIN, Admission, Signed, Welcome};
+use crate::crdt::catalog::DocKey;
+use crate::crdt::revision::Revision;
+use crate::crdt::ticket::Ticket;
+use crate::ids::{NodeName, ServiceName};
+use crate::spec::{NamedPlace, Place, Placement, REPLICAS_MAX, RunMode, ServiceSpec};
+use crate::time::Mono;
+
+/// Most members of one cluster: the full mesh of connections and the tables of every node are made for this many.
+pub const MEMBERS_MAX: usize = 300;
+
+/// Most services in one cluster.
+pub const SERVICES_MAX: usize = 10_000;
+
+type Answer = Result<Response, Refusal>;
+
+impl Engine {
+    pub(super) fn apply_request(&mut self, id: u64, request: Request, out: &mut Out) {
+        let response = match request {
+            Request::Deploy(deploy) => match self.deploy(id, deploy, out) {
+                Some(answer) => answer,
+                None => return,
+            },
+            Request::Delete { service } => self.delete(&service, out),
+            Request::Scale { service, node, replicas } => self.scale(&service, node.as_ref(), replicas, out),
+            Request::Stop { service } => self.stop(&service, out),
+            Request::Start { service } => self.start(&service, out),
+            Request::Restart { service } => self.restart(&service, out),
+            Request::CreateTicket { ttl, uses, secret } => self.create_ticket(ttl, uses, secret, out),
+            Request::RevokeTicket { ticket } => {
+                self.dirty.view = true;
+                self.tickets.revoke(&ticket, out).map(|()| Response::Revoked)
+            }
+            Request::Admit(admit) => self.admit(&admit, out),
+        };
+        out.reply(id, response);
+    }
+
+    /// None: the answer comes once enough nodes have it.
+    fn deploy(&mut self, id: u64, deploy: Deploy, out: &mut Out) -> Option<Answer> {
+        let Deploy { mut spec, images, acks, acks_timeout, dry_run } = deploy;
+        if let Err(refusal) = self.check_deploy(&mut spec, &images, acks) {
+            return Some(Err(refusal));
+        }
+        let known = self.services.get(&spec.name);
+        let stored = spec.to_stored();
+        let same = known.filter(|known| {
+            let revision = &known.current.revision;
+            revision.spec == stored && same_images(&revision.images, &images) && !revision.stopped
+        });
+        if let Some(same) = same {
+            return Some(Ok(Response::Revised { revision: same.current.revision.number, changed: false }));
+        }
+        if dry_run {
+            let next = known.map_or(0, |known| known.current.revision.number) + 1;
+            return Some(Ok(Response::Revised { revision: next, changed: true }));
+        }
+        let draft = Draft { images, stopped: false, generation: known.map_or(0, generation), cause: "deploy" };
+        let (response, news) = self.revise(&spec, draft, acks > 1, out);
+        if acks > 1 {
+            let deadline: Mono = self.now.mono + acks_timeout;
+            self.acks.wait(id, news, acks, deadline, response);
+            return None;
+        }
+        Some(Ok(response))
+    }
+
+    fn check_deploy(&self, spec: &mut ServiceSpec, images: &[Image], acks: u32) -> Result<(), Refusal> {
+        let invalid = |message: String| Refusal::new(RefusalCode::Invalid, message);
+        if images.is_empty() {
+            return Err(invalid(format!("`{}` has no binary", spec.name)));
+        }
+        for (at, image) in images.iter().enumerate() {
+            if let Some(other) = images[..at].iter().find(|other| other.platform == image.platform) {
+                let (one, two) = (&other.file_name, &image.file_name);
+                return Err(invalid(format!("`{one}` and `{two}` are both for {}", image.platform))
+                    .hint("deploy one binary for each platform"));
+            }
+            if !self.copies.holds(&image.hash) {
+                let text = format!("the binary `{}` is not in this node's store", image.file_name);
+                return Err(Refusal::new(RefusalCode::NotFound, text).hint("upload it first; `narun deploy` does"));
+            }
+        }
+        if self.services.get(&spec.name).is_none() && self.services.iter().count() >= SERVICES_MAX {
+            return Err(Refusal::new(RefusalCode::Limit, format!("there are {SERVICES_MAX} services already")));
+        }
+        if acks == 0 || acks as usize > self.cluster.members().len() {
+            let members = self.cluster.members().len();
+            return Err(invalid(format!("{acks} nodes cannot acknowledge this: the cluster has {members}")));
+        }
+        spec.resolve_local(&self.config.name).map_err(|mistake| invalid(mistake.to_string()))?;
+        self.check_places(spec, images)
+    }
+
+    /// Every named node is a member and has a binary.
+    fn check_places(&self, spec: &ServiceSpec, images: &[Image]) -> Result<(), Refusal> {
+        let Placement::Named(places) = &spec.placement else { return Ok(()) };
+        for place in places {
+            let Place::Node(name) = &place.node else { continue };
+            let Some(member) = self.cluster.by_name(name) else {
+                let names: Vec<&str> = self.cluster.members().values().map(|member| member.name.as_str()).collect();
+                return Err(Refusal::new(RefusalCode::Invalid, format!("there is no node `{name}` in this cluster"))
+                    .hint(format!("its nodes are: {}", names.join(", "))));
+            };
+            if let Some(facts) = self.known.facts(&member.key)
+                && !images.iter().any(|image| image.platform.runs_on(&facts.platform))
+            {
+                let platform = &facts.platform;
+                return Err(Refusal::new(RefusalCode::Invalid, format!("no binary for node `{name}`, which is {platform}"))
+                    .hint("add a binary for that platform, or leave the node out"));
+            }
+        }
+        Ok(())
+    }
+
+    fn existing(&self, name: &ServiceName) -> Result<&Service, Refusal> {
+        if self.services.unreadable().contains(name) {
+            let text = format!("`{name}` was written by a newer version of narun, which this node cannot read");
+            return Err(Refusal::new(RefusalCode::Unavailable, text).hint("upgrade narun on this node"));
+        }
+        self.services.get(name).ok_or_else(|| no_such_service(name))
+    }
+
+    fn delete(&mut self, name: &ServiceName, out: &mut Out) -> Answer {
+        let key = DocKey::service(name);
+        let Some(delta) = self.catalog.delete(&key, self.actor(), self.now.wall) else {
+            return Ok(Response::Deleted { existed: false });
+        };
+        self.document_changed(&key, out);
+        self.spread_document(delta, out);
+        Ok(Response::Deleted { existed: true })
+    }
+
+    fn scale(&mut self, name: &ServiceName, node: Option<&NodeName>, replicas: u32, out: &mut Out) -> Answer {
+        let service = self.existing(name)?;
+        if service.current.spec.mode != RunMode::Service {
+            return Err(Refusal::new(RefusalCode::Invalid, format!("`{name}` is a cron spec: it has no replicas")));
+        }
+        if replicas == 0 {
+            return Err(Refusal::new(RefusalCode::Invalid, format!("`{name}` cannot be scaled to 0"))
+                .hint(format!("`narun service stop {name}` stops it and keeps its specification")));
+        }
+        if replicas > REPLICAS_MAX {
+            let text = format!("`{name}` cannot be scaled to {replicas}: at most {REPLICAS_MAX} is allowed");
+            return Err(Refusal::new(RefusalCode::Invalid, text));
+        }
+        let mut spec = (*service.current.spec).clone();
+        rescale(&mut spec.placement, name, node, replicas)?;
+        let stopped = service.current.revision.stopped;
+        let draft = Draft { stopped, ..Draft::like(service, "scale") };
+        if spec == *service.current.spec {
+            return Ok(unchanged(service));
+        }
+        Ok(self.revise(&spec, draft, false, out).0)
+    }
+
+    fn stop(&mut self, name: &ServiceName, out: &mut Out) -> Answer {
+        let service = self.existing(name)?;
+        if service.current.revision.stopped {
+            return Ok(unchanged(service));
+        }
+        let (spec, draft) = (service.current.spec.clone(), Draft { stopped: true, ..Draft::like(service, "stop") });
+        Ok(self.revise(&spec, draft, false, out).0)
+    }
+
+    fn start(&mut self, name: &ServiceName, out: &mut Out) -> Answer {
+        let service = self.existing(name)?;
+        let paused = self.known.reports(name).any(|(_, report)| {
+            report.instances.iter().any(|one| one.state == crate::crdt::roster::State::CrashLoop)
+        });
+        if !service.current.revision.stopped && !paused {
+            return Ok(unchanged(service));
+        }
+        let generation = generation(service) + u32::from(paused);
+        let (spec, draft) = (service.current.spec.clone(), Draft { generation, ..Draft::like(service, "start") });
+        Ok(self.revise(&spec, Draft { stopped: false, ..draft }, false, out).0)
+    }
+
+    fn restart(&mut self, name: &ServiceName, out: &mut Out) -> Answer {
+        let service = self.existing(name)?;
+        if service.current.revision.stopped {
+            return Err(Refusal::new(RefusalCode::Conflict, format!("`{name}` is stopped"))
+                .hint(format!("`narun service start {name}` starts it")));
+        }
+        let generation = generation(service) + 1;
+        let (spec, draft) = (service.current.spec.clone(), Draft { generation, ..Draft::like(service, "restart") });
+        Ok(self.revise(&spec, draft, false, out).0)
+    }
+
+    /// Writes a revision.
+    fn revise(
+        &mut self,
+        spec: &ServiceSpec,
+        draft: Draft,
+        acknowledge: bool,
+        out: &mut Out,
+    ) -> (Response, crate::gossip::message::NewsId) {
+        let key = DocKey::service(&spec.name);
+        let parent = self.catalog.get(&key).and_then(|entry| entry.content().current);
+        let revision = Revision {
+            number: 0,
+            parent,
+            spec: spec.to_stored(),
+            images: draft.images,
+            stopped: draft.stopped,
+            generation: draft.generation,
+            author: self.me,
+            author_name: self.config.name.to_string(),
+            at: self.now.wall,
+            cause: draft.cause.to_owned(),
+        };
+        let (id, delta) =
+            self.catalog.put_revision(&key, self.actor(), |number| Revision { number, ..revision }.encode());
+        self.document_changed(&key, out);
+        let news = self.spread_document_and(delta, acknowledge, out);
+        (Response::Revised { revision: id.number, changed: true }, news)
+    }
+
+    fn create_ticket(&mut self, ttl: std::time::Duration, uses: u32, secret: [u8; 32], out: &mut Out) -> Answer {
+        let expires = self.tickets.create(self.now.wall, &secret, ttl, uses, out)?;
+        self.dirty.view = true;
+        Ok(Response::Ticket(Ticket {
+            cluster: self.config.founding.cluster(),
+            maker: self.me,
+            addresses: self.config.addresses.clone(),
+            secret,
+            expires,
+            uses,
+        }))
+    }
+
+    fn admit(&mut self, admit: &Admit, out: &mut Out) -> Answer {
+        if let Some(member) = self.cluster.members().get(&admit.key) {
+            // It asked before, and the answer was lost: the use was burnt then.
+            if member.name == admit.name {
+                return Ok(self.welcome(admit));
+            }
+            let text = format!("this node is a member already, under the name `{}`", member.name);
+            return Err(Refusal::new(RefusalCode::Conflict, text).hint("`narun start` resumes it"));
+        }
+        if self.cluster.by_name(&admit.name).is_some() {
+            return Err(Refusal::new(RefusalCode::Conflict, format!("a node named `{}` is a member already", admit.name))
+                .hint("choose another name with `--name`"));
+        }
+        if self.cluster.members().len() >= MEMBERS_MAX {
+            return Err(Refusal::new(RefusalCode::Limit, format!("the cluster has {MEMBERS_MAX} members already")));
+        }
+        let ticket = self.tickets.redeem(self.now.wall, &admit.secret, out)?;
+        let admission = Admission {
+            cluster: self.config.founding.cluster(),
+            key: admit.key,
+            name: admit.name.clone(),
+            by: self.me,
+            ticket,
+            at: self.now.wall,
+            addresses: admit.addresses.clone(),
+            role: 0,
+        };
+        let signed = Signed::new(&*self.config.signatures, ADMISSION_DOMAIN, &admission);
+        let key = DocKey::admission(&admit.key);
+        let body = minicbor::to_vec(&signed).expect("encoding into memory cannot fail");
+        let (_, delta) = self.catalog.put_revision(&key, self.actor(), |_| body);
+        self.document_changed(&key, out);
+        self.spread_document(delta, out);
+        Ok(self.welcome(admit))
+    }
+
+    fn welcome(&self, admit: &Admit) -> Response {
+        let mut members = self.peers_now();
+        members.retain(|peer| peer.key != admit.key);
+        Response::Admitted(Box::new(Welcome {
+            founding: self.config.founding.clone(),
+            name: admit.name.clone(),
+            admissions: self.admissions(),
+            members,
+        }))
+    }
+}
+
+/// What a new revision has beside its specification.
+struct Draft {
+    images: Vec<Image>,
+    stopped: bool,
+    generation: u32,
+    cause: &'static str,
+}
+
+impl Draft {
+    fn like(service: &Service, cause: &'static str) -> Self {
+        Self { images: service.current.revision.images.clone(), stopped: false, generation: generation(service), cause }
+    }
+}
+
+fn generation(service: &Service) -> u32 {
+    service.current.revision.generation
+}
+
+fn same_images(one: &[Image], other: &[Image]) -> bool {
+    let content = |images: &[Image]| {
+        let mut content: Vec<_> = images.iter().map(|image| (image.platform.clone(), image.hash)).collect();
+        content.sort();
+        content
+    };
+    content(one) == content(other)
+}
+
+fn unchanged(service: &Service) -> Response {
+    Response::Revised { revision: service.current.revision.number, changed: false }
+}
+
+fn no_such_service(name: &ServiceName) -> Refusal {
+    Refusal::new(RefusalCode::NotFound, format!("there is no service `{name}`")).hint("see `narun service list`")
+}
+
+fn rescale(placement: &mut Placement, name: &ServiceName, node: Option<&NodeName>, wanted: u32) -> Result<(), Refusal> {
+    let invalid = |message: String| Err(Refusal::new(RefusalCode::Invalid, message));
+    match (placement, node) {
+        (Placement::Cluster { replicas } | Placement::EachNode { replicas }, None) => *replicas = wanted,
+        (Placement::Cluster { .. } | Placement::EachNode { .. }, Some(node)) => {
+            return invalid(format!("`{name}` names no nodes: it cannot be scaled on `{node}` alone"));
+        }
+        (Placement::Named(places), Some(node)) => {
+            let at_node = |place: &&mut NamedPlace| place.node == Place::Node(node.clone());
+            match places.iter_mut().find(at_node) {
+                Some(place) => place.replicas = wanted,
+                None => return invalid(format!("`{name}` does not name the node `{node}`")),
+            }
+        }
+        (Placement::Named(places), None) => match &mut places[..] {
+            [place] => place.replicas = wanted,
+            _ => {
+                let text = format!("`{name}` names several nodes");
+                return Err(Refusal::new(RefusalCode::Invalid, text).hint("say which one with `--node`"));
+            }
+        },
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! From all that is known to what should be. Pure, level-triggered: settling twice does nothing the second time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::seq::IteratorRandom;
+
+use super::Engine;
+use super::cluster::Standing;
+use super::copies::Need;
+use super::input::BlobEvent;
+use super::instances::{Concerns, Surroundings};
+use super::out::Out;
+use super::placement::{Candidate, seats};
+use crate::blobs::image::Image;
+use crate::crdt::roster::{Facts, Holdings, Report, Subject};
+use crate::exec::plan::ProcessEvent;
+use crate::gossip::message::Message;
+use crate::gossip::sync::{self, SYNC_PERIOD};
+use crate::ids::{BlobHash, NodeKey, ServiceName};
+
+/// How often one service may be settled in one turn. Each time but the first follows from this node's own report having
+/// changed; a handful is enough for everything, more is a rule that contradicts itself.
+const ROUNDS_MAX: usize = 16;
+
+impl Engine {
+    pub(super) fn settle(&mut self, out: &mut Out) {
+        self.settle_gossip(out);
+        self.settle_cluster(out);
+        self.settle_time();
+        self.settle_services(out);
+        self.settle_housekeeping(out);
+        for (request, refusal) in self.acks.tick(self.now.mono) {
+            out.reply(request, Err(refusal));
+        }
+        if std::mem::take(&mut self.dirty.view) {
+            let view = self.build_view();
+            self.read_model.update(view);
+        }
+    }
+
+    fn settle_gossip(&mut self, out: &mut Out) {
+        let now = self.now.mono;
+        let connected = self.cluster.connected();
+        self.membership.tick(now, connected);
+        for (to, bytes) in self.membership.take_outbox() {
+            out.send(to, &Message::Swim(bytes));
+        }
+        for (to, message) in self.dissemination.tick(now, &mut self.rng, connected) {
+            out.send(to, &message);
+        }
+        if now >= self.next_sync {
+            // Spread by a tenth, so that nodes that started together do not stay in step.
+            let spread = self.rng.random_range(0.9..1.1);
+            self.next_sync = now + SYNC_PERIOD.mul_f64(spread);
+            if let Some(peer) = connected.iter().choose(&mut self.rng) {
+                out.send(*peer, &sync::roots(&self.catalog, &self.roster));
+            }
+        }
+    }
+
+    fn settle_cluster(&mut self, out: &mut Out) {
+        let due = self.cluster.take_due(self.now.mono);
+        if (self.membership.take_changed() || due || self.dirty.cluster)
+            && self.cluster.observe(self.now, &self.membership.liveness())
+        {
+            self.dirty.cluster = true;
+        }
+        let facts = Facts {
+            addresses: self.config.addresses.clone(),
+            platform: self.config.platform.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: self.config.labels.clone(),
+            started_at: self.started_at,
+        };
+        if self.cluster.is_member(&self.me) {
+            self.say(Subject::facts(), Some(&facts), out);
+        }
+        if std::mem::take(&mut self.dirty.cluster) || due {
+            self.dirty.copies = true;
+            self.dirty.view = true;
+            self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
+            self.settle_peers(out);
+        }
+    }
+
+    /// Services whose time has come.
+    fn settle_time(&mut self) {
+        let now = self.now.mono;
+        let due = self.deadlines.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone());
+        self.dirty.services.extend(due);
+        self.dirty.copies |= self.copies.take_due(now);
+    }
+
+    fn settle_services(&mut self, out: &mut Out) {
+        let mut rounds: BTreeMap<ServiceName, usize> = BTreeMap::new();
+        while !self.dirty.services.is_empty() || self.dirty.copies {
+            let dirty = std::mem::take(&mut self.dirty.services);
+            for name in &dirty {
+                let round = rounds.entry(name.clone()).or_default();
+                *round += 1;
+                assert!(*round <= ROUNDS_MAX, "settling `{name}` does not end");
+                self.settle_seats(name);
+            }
+            if std::mem::take(&mut self.dirty.copies) || !dirty.is_empty() {
+                self.settle_copies(out);
+            }
+            if self.instances.is_known() {
+                for name in &dirty {
+                    self.settle_instances(name, out);
+                }
+            }
+        }
+    }
+
+    fn settle_seats(&mut self, name: &ServiceName) {
+        let service = self.services.get(name).filter(|service| service.wants_instances());
+        let Some(service) = service else {
+            self.seats.remove(name);
+            return;
+        };
+        let now = self.now.mono;
+        let candidate = |(key, member): (&NodeKey, &crate::crdt::admission::Admission)| Candidate {
+            key: *key,
+            name: member.name.clone(),
+            standing: self.cluster.standing(now, key),
+            eligible: self.known.facts(key).is_some_and(|facts| service.runs_on(&facts.platform)),
+        };
+        let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
+        let incumbents = self.known.incumbents(name);
+        self.seats.insert(name.clone(), seats(name, &service.current.spec.placement, &candidates, &incumbents));
+    }
+
+    fn settle_copies(&mut self, out: &mut Out) {
+        let now = self.now.mono;
+        let holders: BTreeSet<NodeKey> = {
+            let standing = |key: &&NodeKey| self.cluster.standing(now, key) > Standing::Gone;
+            self.cluster.members().keys().filter(standing).copied().collect()
+        };
+        let needs = self.needs();
+        for effect in self.copies.settle(now, self.me, &needs, &holders) {
+            out.act(effect);
+        }
+        if self.copies.is_known() && self.cluster.is_member(&self.me) {
+            let holdings = Holdings { blobs: self.copies.held().collect() };
+            // What this node says that it holds changes who is to be asked, here as elsewhere: no other round is needed for it.
+            self.say(Subject::holdings(), Some(&holdings), out);
+            self.dirty.copies = false;
+        }
+    }
+
+    /// All blobs that kept revisions name.
+    fn needs(&self) -> BTreeMap<BlobHash, Need> {
+        let mut needs: BTreeMap<BlobHash, Need> = BTreeMap::new();
+        for service in self.services.iter() {
+            for rev in &service.history {
+                for image in &rev.revision.images {
+                    let need = needs.entry(image.hash).or_default();
+                    need.size = image.size;
+                    need.holders.insert(rev.revision.author);
+                }
+            }
+            let seated = self.seats.get(&service.name).is_some_and(|seats| seats.iter().any(|s| s.node == Some(self.me)));
+            if seated {
+                for image in &service.current.revision.images {
+                    if image.platform.runs_on(&self.config.platform) {
+                        needs.entry(image.hash).or_default().to_run = true;
+                    }
+                }
+            }
+        }
+        for (hash, need) in &mut needs {
+            need.holders.extend(self.known.holders(hash));
+            need.holders.retain(|node| self.cluster.connected().contains(node));
+        }
+        needs
+    }
+
+    fn settle_instances(&mut self, name: &ServiceName, out: &mut Out) {
+        if self.services.unreadable().contains(name) {
+            return;
+        }
+        let now = self.now.mono;
+        let empty = Vec::new();
+        let (cluster, copies) = (&self.cluster, &self.copies);
+        let around = Surroundings {
+            now: self.now,
+            me: self.me,
+            config: &self.config,
+            known: &self.known,
+            seats: self.seats.get(name).unwrap_or(&empty),
+            is_gone: &|node| cluster.standing(now, node) == Standing::Gone,
+            is_executable: &|image: &Image| copies.is_executable(&image.hash),
+            trouble: &|image: &Image| copies.trouble(&image.hash),
+        };
+        self.instances.settle(name, self.services.get(name), &around, &mut self.rng, out);
+        match self.instances.next_deadline(name) {
+            Some(deadline) => self.deadlines.insert(name.clone(), deadline.max(now + Duration::from_millis(1))),
+            None => self.deadlines.remove(name),
+        };
+        let report: Option<Report> = self.instances.report(name);
+        self.say(Subject::service(name), report.as_ref(), out);
+    }
+
+    pub(super) fn apply_process(&mut self, event: ProcessEvent, out: &mut Out) {
+        let (known, me) = (&self.known, self.me);
+        let before = |name: &ServiceName| known.report(name, &me).cloned();
+        match self.instances.apply(self.now, event, before, &mut self.rng, out) {
+            Concerns::All => {
+                self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
+                self.dirty.services.extend(self.instances.services().cloned());
+            }
+            Concerns::One(name) => {
+                self.dirty.services.insert(name);
+            }
+            Concerns::Nobody => {}
+        }
+    }
+
+    pub(super) fn apply_blob(&mut self, event: BlobEvent) {
+        let hash = match &event {
+            BlobEvent::Holding(_) => None,
+            BlobEvent::Stored(hash, _)
+            | BlobEvent::FetchFailed(hash, _)
+            | BlobEvent::Executable(hash)
+            | BlobEvent::ExecutableFailed(hash, _) => Some(*hash),
+        };
+        self.copies.apply(self.now.mono, event, &mut self.rng);
+        self.dirty.copies = true;
+        let concerned = self.services.iter().filter(|service| match hash {
+            Some(hash) => service.current.revision.images.iter().any(|image| image.hash == hash),
+            None => true,
+        });
+        self.dirty.services.extend(concerned.map(|service| service.name.clone()));
+    }
+}
