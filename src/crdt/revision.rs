@@ -60,7 +60,7 @@ impl Revision {
             hasher.update(&image.hash.0);
             hasher.update(image.platform.to_string().as_bytes());
         }
-        hasher.update(&spec.launch_bytes());
+        hasher.update(&spec.launch_hash_input());
         BlobHash(*hasher.finalize().as_bytes())
     }
 }

@@ -148,7 +148,7 @@ impl Engine {
             return Err(Refusal::new(RefusalCode::Invalid, format!("`{name}` cannot be scaled to 0"))
                 .hint(format!("`narun service stop {name}` stops it and keeps its specification")));
         }
-        if replicas > REPLICAS_MAX {
+        if u64::from(replicas) > REPLICAS_MAX {
             let text = format!("`{name}` cannot be scaled to {replicas}: at most {REPLICAS_MAX} is allowed");
             return Err(Refusal::new(RefusalCode::Invalid, text));
         }
