@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-use foca::{Config, Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime, State, Timer};
+use foca::{
+    Config, Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime, State, Timer,
+};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -176,7 +178,14 @@ impl Membership {
         let mut newest: BTreeMap<NodeKey, (u64, Liveness)> = BTreeMap::new();
         for member in self.foca.iter_membership_state() {
             let (key, found) = (NodeKey(member.id().key), (member.id().incarnation, liveness(member)));
-            newest.entry(key).and_modify(|known| if known.0 <= found.0 { *known = found }).or_insert(found);
+            newest
+                .entry(key)
+                .and_modify(|known| {
+                    if known.0 <= found.0 {
+                        *known = found
+                    }
+                })
+                .or_insert(found);
         }
         newest.into_iter().map(|(key, (_, liveness))| (key, liveness)).collect()
     }
@@ -203,7 +212,10 @@ fn config() -> Config {
         notify_down_members: true,
         // A random member now and then, so that two halves that lost sight of one another meet again.
         periodic_announce: Some(PeriodicParams { frequency: Duration::from_secs(10), num_members: some(1) }),
-        periodic_announce_to_down_members: Some(PeriodicParams { frequency: Duration::from_secs(5), num_members: some(2) }),
+        periodic_announce_to_down_members: Some(PeriodicParams {
+            frequency: Duration::from_secs(5),
+            num_members: some(2),
+        }),
         periodic_gossip: Some(PeriodicParams { frequency: Duration::from_millis(500), num_members: some(3) }),
     }
 }

@@ -44,9 +44,10 @@ pub fn compare_buckets(catalog: &Catalog, roster: &Roster, which: Which, theirs:
     match which {
         Which::Catalog => {
             let buckets = within_limit(catalog.tree(), theirs);
-            let states = buckets.iter().flat_map(|b| catalog.tree().items(*b)).filter_map(|(key, _)| {
-                DocKey::from_bytes(key).map(|key| catalog.state(&key))
-            });
+            let states = buckets
+                .iter()
+                .flat_map(|b| catalog.tree().items(*b))
+                .filter_map(|(key, _)| DocKey::from_bytes(key).map(|key| catalog.state(&key)));
             let states = states.collect();
             (!buckets.is_empty()).then_some(Message::Documents { buckets, states })
         }
@@ -107,7 +108,10 @@ pub fn compare_records(roster: &Roster, buckets: &[u8], theirs: &[RecordState]) 
     let known: BTreeMap<&[u8], Stamp> = theirs.iter().map(|state| (&state.key[..], state.stamp)).collect();
     let mut repair = Repair::default();
     for (key, _) in buckets.iter().flat_map(|bucket| roster.tree().items(*bucket)) {
-        repair.add_record(roster, &RecordState { key: key.clone(), stamp: known.get(&key[..]).copied().unwrap_or_default() });
+        repair.add_record(
+            roster,
+            &RecordState { key: key.clone(), stamp: known.get(&key[..]).copied().unwrap_or_default() },
+        );
     }
     let lacking = |state: &&RecordState| record_state(roster, &state.key).stamp < state.stamp;
     let wanted: Vec<_> = theirs.iter().filter(lacking).map(|state| record_state(roster, &state.key)).collect();
@@ -317,8 +321,14 @@ mod tests {
         let mut a = Side::new(1);
         a.put("web", b"x");
         a.answer(Message::Buckets { which: Which::Catalog, hashes: vec![1, 2, 3] });
-        a.answer(Message::Records { buckets: vec![9, 9], states: vec![RecordState { key: vec![1], stamp: Stamp::default() }] });
-        a.answer(Message::Want { documents: vec![], records: vec![RecordState { key: vec![], stamp: Stamp::default() }] });
+        a.answer(Message::Records {
+            buckets: vec![9, 9],
+            states: vec![RecordState { key: vec![1], stamp: Stamp::default() }],
+        });
+        a.answer(Message::Want {
+            documents: vec![],
+            records: vec![RecordState { key: vec![], stamp: Stamp::default() }],
+        });
         let web = DocKey::checked("service/web").unwrap();
         let odd = DocState { key: web, epoch: Default::default(), heads: vec![1, 2, 3] };
         a.answer(Message::Documents { buckets: vec![], states: vec![odd] });

@@ -48,7 +48,14 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of which only this node is known.
     pub fn new(me: NodeKey, now: Now) -> Self {
-        Self { me, started: now.mono, looked_at: now.mono, members: BTreeMap::new(), connected: BTreeSet::new(), seen: BTreeMap::new() }
+        Self {
+            me,
+            started: now.mono,
+            looked_at: now.mono,
+            members: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            seen: BTreeMap::new(),
+        }
     }
 
     /// Who is admitted. True if that is another set than before.

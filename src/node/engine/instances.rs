@@ -164,8 +164,13 @@ impl Instances {
         rng: &mut ChaCha8Rng,
         out: &mut Out,
     ) {
-        let wanted: Vec<usize> =
-            around.seats.iter().enumerate().filter(|(_, seat)| seat.node == Some(around.me)).map(|(at, _)| at).collect();
+        let wanted: Vec<usize> = around
+            .seats
+            .iter()
+            .enumerate()
+            .filter(|(_, seat)| seat.node == Some(around.me))
+            .map(|(at, _)| at)
+            .collect();
         if let Some(service) = service {
             let target = target_of(service);
             for at in &wanted {

@@ -125,14 +125,7 @@ impl Engine {
         }
     }
 
-    fn receive_repair(
-        &mut self,
-        from: NodeKey,
-        documents: &[DocDelta],
-        records: &[Signed],
-        more: bool,
-        out: &mut Out,
-    ) {
+    fn receive_repair(&mut self, from: NodeKey, documents: &[DocDelta], records: &[Signed], more: bool, out: &mut Out) {
         // Admissions first: records of members that they admit may stand beside them.
         for delta in documents {
             self.take_document(from, delta, out);
@@ -212,7 +205,12 @@ impl Engine {
     }
 
     /// Writes a record of this node, and tells it. True if it is news.
-    pub(super) fn say<T: minicbor::Encode<()>>(&mut self, subject: Subject, content: Option<&T>, out: &mut Out) -> bool {
+    pub(super) fn say<T: minicbor::Encode<()>>(
+        &mut self,
+        subject: Subject,
+        content: Option<&T>,
+        out: &mut Out,
+    ) -> bool {
         let stamp = crate::crdt::roster::Stamp { boot: self.boot, version: self.stamped + 1 };
         let Some(signed) = self.roster.write(&*self.config.signatures, subject.clone(), stamp, content) else {
             return false;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Engine;
 use super::services::{Rev, Service};
 use super::view::{
-    ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionView, ServiceView, View, WantedView,
+    ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionView, ServiceView, View,
+    WantedView,
 };
 use crate::blobs::plan::COPIES;
 use crate::crdt::roster::{InstanceReport, State};
@@ -220,7 +221,11 @@ impl Engine {
             for wanted in &service.wanted {
                 let Some(node) = &wanted.node else { continue };
                 if self.cluster.by_name(node).is_none() {
-                    tell(&service.name, format!("names the node `{node}`, which is no member"), "join it, or deploy without it");
+                    tell(
+                        &service.name,
+                        format!("names the node `{node}`, which is no member"),
+                        "join it, or deploy without it",
+                    );
                 }
             }
         }
@@ -228,7 +233,9 @@ impl Engine {
             let Some(error) = &one.error else { continue };
             let id = format!("{}-{} on {}", one.service, one.index, one.node);
             let hint = match one.state {
-                InstanceState::CrashLoop => "it is not tried again before `service start`, `service restart` or a new deploy",
+                InstanceState::CrashLoop => {
+                    "it is not tried again before `service start`, `service restart` or a new deploy"
+                }
                 _ => "it is tried again by itself; `narun logs` may tell more",
             };
             let text = format!("{}, {} restarts: {error}", one.state.word(), one.restarts);

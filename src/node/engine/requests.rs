@@ -15,10 +15,10 @@ use crate::spec::{NamedPlace, Place, Placement, REPLICAS_MAX, RunMode, ServiceSp
 use crate::time::Mono;
 
 /// Most members of one cluster: the full mesh of connections and the tables of every node are made for this many.
-pub const MEMBERS_MAX: usize = 300;
+pub(super) const MEMBERS_MAX: usize = 300;
 
 /// Most services in one cluster.
-pub const SERVICES_MAX: usize = 10_000;
+pub(super) const SERVICES_MAX: usize = 10_000;
 
 type Answer = Result<Response, Refusal>;
 
@@ -114,8 +114,11 @@ impl Engine {
                 && !images.iter().any(|image| image.platform.runs_on(&facts.platform))
             {
                 let platform = &facts.platform;
-                return Err(Refusal::new(RefusalCode::Invalid, format!("no binary for node `{name}`, which is {platform}"))
-                    .hint("add a binary for that platform, or leave the node out"));
+                return Err(Refusal::new(
+                    RefusalCode::Invalid,
+                    format!("no binary for node `{name}`, which is {platform}"),
+                )
+                .hint("add a binary for that platform, or leave the node out"));
             }
         }
         Ok(())
@@ -173,9 +176,10 @@ impl Engine {
 
     fn start(&mut self, name: &ServiceName, out: &mut Out) -> Answer {
         let service = self.existing(name)?;
-        let paused = self.known.reports(name).any(|(_, report)| {
-            report.instances.iter().any(|one| one.state == crate::crdt::roster::State::CrashLoop)
-        });
+        let paused = self
+            .known
+            .reports(name)
+            .any(|(_, report)| report.instances.iter().any(|one| one.state == crate::crdt::roster::State::CrashLoop));
         if !service.current.revision.stopped && !paused {
             return Ok(unchanged(service));
         }
@@ -247,8 +251,11 @@ impl Engine {
             return Err(Refusal::new(RefusalCode::Conflict, text).hint("`narun start` resumes it"));
         }
         if self.cluster.by_name(&admit.name).is_some() {
-            return Err(Refusal::new(RefusalCode::Conflict, format!("a node named `{}` is a member already", admit.name))
-                .hint("choose another name with `--name`"));
+            return Err(Refusal::new(
+                RefusalCode::Conflict,
+                format!("a node named `{}` is a member already", admit.name),
+            )
+            .hint("choose another name with `--name`"));
         }
         if self.cluster.members().len() >= MEMBERS_MAX {
             return Err(Refusal::new(RefusalCode::Limit, format!("the cluster has {MEMBERS_MAX} members already")));

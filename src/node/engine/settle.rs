@@ -161,7 +161,8 @@ impl Engine {
                     need.holders.insert(rev.revision.author);
                 }
             }
-            let seated = self.seats.get(&service.name).is_some_and(|seats| seats.iter().any(|s| s.node == Some(self.me)));
+            let seated =
+                self.seats.get(&service.name).is_some_and(|seats| seats.iter().any(|s| s.node == Some(self.me)));
             if seated {
                 for image in &service.current.revision.images {
                     if image.platform.runs_on(&self.config.platform) {

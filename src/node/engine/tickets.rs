@@ -12,10 +12,10 @@ use crate::crdt::ticket::ticket_id;
 use crate::time::Wall;
 
 /// Longest validity of a ticket: one that is still good after this is more likely lost than needed.
-pub const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Most members that one ticket admits.
-pub const USES_MAX: u32 = 1_000;
+pub(super) const USES_MAX: u32 = 1_000;
 
 /// Most tickets that are good at once: nobody keeps more of them in sight.
 const TICKETS_MAX: usize = 1_000;
@@ -56,10 +56,16 @@ impl Tickets {
         out: &mut Out,
     ) -> Result<Wall, Refusal> {
         if ttl.is_zero() || ttl > TTL_MAX {
-            return Err(Refusal::new(RefusalCode::Invalid, "a ticket is good for at least a second and at most 30 days"));
+            return Err(Refusal::new(
+                RefusalCode::Invalid,
+                "a ticket is good for at least a second and at most 30 days",
+            ));
         }
         if uses == 0 || uses > USES_MAX {
-            return Err(Refusal::new(RefusalCode::Invalid, format!("a ticket admits 1 to {USES_MAX} nodes, not {uses}")));
+            return Err(Refusal::new(
+                RefusalCode::Invalid,
+                format!("a ticket admits 1 to {USES_MAX} nodes, not {uses}"),
+            ));
         }
         self.drop_old(now, out);
         if self.held.len() >= TICKETS_MAX {
