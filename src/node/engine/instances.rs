@@ -178,11 +178,11 @@ impl Instances {
                 self.here.entry(id).or_insert_with(|| Supervisor::new(target));
             }
         }
-        // From the highest index down: that is the order in which instances are to go.
-        let ids: Vec<InstanceId> = self.ids_of(name).into_iter().rev().collect();
-        for id in ids {
-            let seat = wanted.iter().copied().find(|at| around.seats[*at].index == id.index);
-            self.settle_one(&id, service.zip(seat), around, rng, out);
+        let seat_of = |id: &InstanceId| wanted.iter().copied().find(|at| around.seats[*at].index == id.index);
+        let (seated, surplus): (Vec<_>, Vec<_>) = self.ids_of(name).into_iter().partition(|id| seat_of(id).is_some());
+        // What is too much goes from the highest index down, what is wanted comes from the lowest up.
+        for id in surplus.iter().rev().chain(&seated) {
+            self.settle_one(id, service.zip(seat_of(id)), around, rng, out);
         }
     }
 

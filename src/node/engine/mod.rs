@@ -28,6 +28,9 @@ mod restore;
 mod settle;
 mod tickets;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
