@@ -65,7 +65,6 @@ impl Shelf {
     }
 
     /// A shelf without others.
-    #[cfg(test)]
     pub(crate) fn alone(host: &str, layout: Layout, trace: Trace) -> Self {
         let (key, state) = (NodeKey([0; 32]), Mutex::default());
         Self(Arc::new(Inner { host: host.to_owned(), key, layout, world: None, trace, state }))
@@ -108,7 +107,6 @@ impl Shelf {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn make_executable_now(&self, hash: BlobHash) {
         self.lock().executables.insert(hash);
     }
@@ -269,5 +267,4 @@ impl Blobs for SimBlobs {
     }
 }
 
-#[cfg(test)]
 mod tests;

@@ -108,7 +108,6 @@ impl Clock for SimClock {
     }
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -55,8 +55,8 @@ impl Platter {
     }
 
     /// The process or the host ended. Batches that were due are there; of the others some number of the oldest, or what `fuse`
-    /// says. Gives back what stands on the disk now.
-    pub(crate) fn crash(&mut self, fuse: Option<Fuse>) -> Stored {
+    /// says.
+    pub(crate) fn crash(&mut self, fuse: Option<Fuse>) {
         let now = Instant::now();
         let due = self.unsynced.iter().take_while(|batch| batch.due <= now).count();
         let kept = match fuse {
@@ -68,7 +68,17 @@ impl Platter {
             self.apply(batch);
         }
         self.fails = false;
+    }
+
+    /// What is durable.
+    pub(crate) fn rows(&self) -> Stored {
         self.rows.clone()
+    }
+
+    /// It is a good disk again.
+    pub(crate) fn repair(&mut self) {
+        self.speed = Speed::Ordinary;
+        self.fails = false;
     }
 
     /// From now on a sync takes that long.
@@ -171,7 +181,6 @@ impl Disk for SimDisk {
     }
 }
 
-#[cfg(test)]
 mod tests {
     use narun::node::engine::effect::Table;
 
@@ -200,8 +209,8 @@ mod tests {
             for key in 1..5 {
                 disk.commit(vec![row(key, Some(1))]);
             }
-            let stored = disk.lock().crash(None);
-            let keys = keys(&stored);
+            disk.lock().crash(None);
+            let keys = keys(&disk.lock().rows());
             assert_eq!(keys, (0..keys.len() as u8).collect::<Vec<_>>(), "seed {seed}");
             assert!(!keys.is_empty());
             survivors.insert(keys.len());
@@ -219,7 +228,7 @@ mod tests {
         disk.confirmed().await.unwrap();
         disk.confirmed().await.unwrap();
         assert!(tokio::time::timeout(Duration::from_secs(60), disk.confirmed()).await.is_err());
-        assert_eq!(keys(&disk.lock().crash(None)), [2]);
+        assert_eq!(keys(&disk.lock().rows()), [2]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,8 +244,8 @@ mod tests {
             assert_eq!(disk.life.is_over(), fuse != Fuse::NextConfirmation, "{fuse:?}");
             assert!(tokio::time::timeout(Duration::from_secs(9), disk.confirmed()).await.is_err(), "{fuse:?}");
             assert!(disk.life.is_over());
-            let stored = disk.lock().crash(Some(fuse));
-            assert_eq!(keys(&stored) == [7], survives, "{fuse:?}");
+            disk.lock().crash(Some(fuse));
+            assert_eq!(keys(&disk.lock().rows()) == [7], survives, "{fuse:?}");
         }
     }
 

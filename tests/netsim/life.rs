@@ -86,6 +86,11 @@ impl Life {
         self.lock().fuse = Some(fuse);
     }
 
+    /// Takes the fuse out.
+    pub(crate) fn extinguish(&self) {
+        self.lock().fuse = None;
+    }
+
     /// The fuse that burns.
     pub(crate) fn fuse(&self) -> Option<Fuse> {
         self.lock().fuse

@@ -13,6 +13,7 @@ use narun::node::shells::Processes;
 
 use crate::blobs::Shelf;
 use crate::clock::SimClock;
+use crate::invariants::{one_run, verified};
 use crate::life::Life;
 use crate::outbox::Outbox;
 use crate::program::Program;
@@ -147,14 +148,12 @@ impl Keeper {
         if state.runs.contains_key(&run) {
             return self.0.trace.violated("runs are named once", &format!("{run} on {}", self.0.host));
         }
-        if let Some(other) =
-            state.runs.values().find(|other| other.lives() && other.kept.plan.instance == plan.instance)
-        {
-            let text = format!("{} on {}: {:?} beside {run:?}", plan.instance, self.0.host, other.kept.plan.run);
-            self.0.trace.violated("one run an instance", &text);
+        let living = state.runs.values().filter(|run| run.lives()).map(|run| &run.kept);
+        if let Err(text) = one_run::check(&plan, living) {
+            self.0.trace.violated("one run an instance", &format!("on {}: {text}", self.0.host));
         }
-        if let Err(reason) = self.0.shelf.may_run(&plan.binary) {
-            self.0.trace.violated("verified bytes only", &format!("{} on {}: {reason}", plan.instance, self.0.host));
+        if let Err(text) = verified::check(&plan, &self.0.shelf) {
+            self.0.trace.violated("verified bytes only", &format!("on {}: {text}", self.0.host));
         }
         let Some(program) = Program::of_args(&plan.args) else {
             return self.0.trace.violated("plans carry arguments", &format!("{}: {:?}", plan.instance, plan.args));
@@ -298,5 +297,4 @@ impl Processes for SimProcesses {
     }
 }
 
-#[cfg(test)]
 mod tests;

@@ -48,7 +48,6 @@ impl Program {
     }
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -25,7 +25,6 @@ impl Signatures for SimSignatures {
     }
 }
 
-#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -50,8 +50,9 @@ struct State {
     wires: BTreeMap<(NodeKey, NodeKey), Wire>,
     pairs: BTreeMap<(NodeKey, NodeKey), Pair>,
     connections: u64,
+    sent: u64,
     dropped: u64,
-    largest: usize,
+    begun: Instant,
 }
 
 /// A node that is on the network.
@@ -93,8 +94,9 @@ impl Fabric {
             wires,
             pairs,
             connections: 0,
+            sent: 0,
             dropped: 0,
-            largest: 0,
+            begun: Instant::now(),
         };
         Self { state: Arc::new(Mutex::new(state)), trace }
     }
@@ -152,7 +154,7 @@ impl Fabric {
         if bytes.len() > MESSAGE_LEN_MAX {
             self.trace.violated("bounded", &format!("{} sends a message of {} bytes", from.short(), bytes.len()));
         }
-        state.largest = state.largest.max(bytes.len());
+        state.sent += 1;
         let known = state.wires.contains_key(&(from, to));
         if !known || state.pair(from, to).connection.is_none() {
             state.dropped += 1;
@@ -237,10 +239,15 @@ impl Fabric {
         state.pair(a, b).connection.is_some() && !state.wire(a, b).cut && !state.wire(b, a).cut
     }
 
-    /// How many messages found no connection or no room, and the largest message so far.
-    pub(crate) fn counters(&self) -> (u64, usize) {
+    /// How many messages were sent, and in how many seconds.
+    pub(crate) fn sent(&self) -> (u64, u64) {
         let state = self.lock();
-        (state.dropped, state.largest)
+        (state.sent, state.begun.elapsed().as_secs())
+    }
+
+    /// How many messages found no connection or no room.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.lock().dropped
     }
 
     fn directions(&self) -> Vec<(NodeKey, NodeKey)> {

@@ -8,7 +8,6 @@
 //! or overtaken. Code that lives through the second does not lean on the first.
 
 mod fabric;
-#[cfg(test)]
 mod tests;
 mod wire;
 

@@ -144,10 +144,10 @@ async fn a_second_run_of_an_instance_and_unverified_bytes_are_found() {
     let bench = bench();
     let (mut node, _events) = bench.node();
     node.launch(bench.plan(1, Program::Runs));
-    assert!(bench.trace.violations()[0].starts_with("verified bytes only: web-0 on n0"));
+    assert!(bench.trace.violations()[0].starts_with("verified bytes only: on n0: web-0"));
     bench.have_program();
     node.launch(bench.plan(3, Program::Runs));
-    assert!(bench.trace.violations()[1].starts_with("one run an instance: web-0 on n0"));
+    assert!(bench.trace.violations()[1].starts_with("one run an instance: on n0: web-0"));
     bench.keeper.die(false);
     assert_eq!(bench.keeper.held(), 0);
 }
