@@ -70,6 +70,12 @@ impl Platter {
         self.fails = false;
     }
 
+    /// A new disk is put in.
+    pub(crate) fn wipe(&mut self) {
+        self.rows.clear();
+        self.unsynced.clear();
+    }
+
     /// What is durable.
     pub(crate) fn rows(&self) -> Stored {
         self.rows.clone()

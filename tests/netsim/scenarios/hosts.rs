@@ -1,0 +1,131 @@
+//! Hosts that die, pause and return.
+
+use super::*;
+
+use tokio::time::Instant;
+
+use crate::wish::{anywhere, on};
+
+/// How long nobody may take over the indices of a host that went: it may only be slow.
+const GRACE: Duration = Duration::from_secs(10);
+
+fn hosts_of(world: &World, service: &str) -> Vec<usize> {
+    living(world, service).values().flatten().map(|(host, _)| *host).collect()
+}
+
+#[test]
+fn the_indices_of_a_dead_host_move_after_the_grace_and_no_others() {
+    scenario("the_indices_of_a_dead_host_move_after_the_grace_and_no_others", 4, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(6))).await;
+        deployed(&mut world, 0, Deployment::new("pinned", "m2", on(&[0, 1, 2, 3], 1))).await;
+        at_rest(&mut world, &[]).await;
+        let victim = hosts_of(&world, "web")[0];
+        world.kill(victim).await;
+        let left = living(&world, "web");
+        assert!(left.len() < 6);
+        let died = Instant::now();
+        watch(&mut world, GRACE, |world| assert_eq!(living(world, "web"), left, "too soon")).await;
+        world
+            .until(Duration::from_secs(50), "moved", |world| {
+                let now = living(world, "web");
+                if now.len() == 6 { Ok(()) } else { Err(format!("{now:?}")) }
+            })
+            .await;
+        assert!(died.elapsed() > GRACE);
+        let now = living(&world, "web");
+        assert!(left.iter().all(|(index, runs)| now[index] == *runs), "those that lived were left alone");
+        at_rest(&mut world, &[victim]).await;
+        assert_eq!(living(&world, "pinned").values().flatten().count(), 3, "what is named does not move");
+        world.start(victim);
+        at_rest(&mut world, &[]).await;
+        assert_eq!(living(&world, "pinned").values().flatten().count(), 4);
+    });
+}
+
+#[test]
+fn a_host_that_returns_within_the_grace_keeps_its_indices() {
+    scenario("a_host_that_returns_within_the_grace_keeps_its_indices", 3, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(6))).await;
+        at_rest(&mut world, &[]).await;
+        let before = hosts_of(&world, "web");
+        world.kill(before[0]).await;
+        world.run_for(Duration::from_secs(4)).await;
+        world.start(before[0]);
+        at_rest(&mut world, &[]).await;
+        assert_eq!(hosts_of(&world, "web"), before);
+    });
+}
+
+#[test]
+fn a_node_that_was_paused_for_long_returns_to_one_of_each() {
+    scenario("a_node_that_was_paused_for_long_returns_to_one_of_each", 3, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(6))).await;
+        at_rest(&mut world, &[]).await;
+        let paused = hosts_of(&world, "web")[0];
+        world.stall(paused, true);
+        world.run_for(Duration::from_secs(45)).await;
+        let other = (paused + 1) % 3;
+        let moved: std::collections::BTreeSet<u32> = (0..3)
+            .filter(|host| *host != paused)
+            .flat_map(|host| world.hosts[host].keeper.living())
+            .map(|kept| kept.plan.instance.index)
+            .collect();
+        assert_eq!(moved.len(), 6, "the others took over");
+        deployed(&mut world, other, Deployment::new("web", "m2", anywhere(4))).await;
+        world.stall(paused, false);
+        at_rest(&mut world, &[]).await;
+    });
+}
+
+#[test]
+fn a_short_pause_moves_nothing() {
+    scenario("a_short_pause_moves_nothing", 3, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(6))).await;
+        at_rest(&mut world, &[]).await;
+        let before = living(&world, "web");
+        for host in 0..3 {
+            world.stall(host, true);
+            world.run_for(Duration::from_secs(3)).await;
+            world.stall(host, false);
+            world.run_for(Duration::from_secs(12)).await;
+        }
+        at_rest(&mut world, &[]).await;
+        assert_eq!(living(&world, "web"), before);
+    });
+}
+
+#[test]
+fn a_deletion_while_one_sleeps_is_final() {
+    scenario("a_deletion_while_one_sleeps_is_final", 3, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(4))).await;
+        at_rest(&mut world, &[]).await;
+        world.kill(2).await;
+        world.run_for(Duration::from_secs(1)).await;
+        done(&mut world, 0, Wish::Delete(service_name("web"))).await;
+        world.run_for(Duration::from_secs(40)).await;
+        world.start(2);
+        watch(&mut world, Duration::from_secs(30), |world| {
+            for host in [0, 1] {
+                assert!(world.view(host).services.is_empty(), "n{host}: it came back");
+            }
+        })
+        .await;
+        at_rest(&mut world, &[]).await;
+        assert!(living(&world, "web").is_empty());
+    });
+}
+
+#[test]
+fn a_node_that_joins_late_learns_all_and_takes_part() {
+    scenario("a_node_that_joins_late_learns_all_and_takes_part", 3, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("agent", "m1", crate::wish::everywhere(1))).await;
+        at_rest(&mut world, &[]).await;
+        world.kill(2).await;
+        world.hosts[2].platter().wipe();
+        world.hosts[2].founding = None;
+        world.run_for(Duration::from_secs(5)).await;
+        world.rejoin(2, 1).await;
+        at_rest(&mut world, &[]).await;
+        assert_eq!(hosts_of(&world, "agent").len(), 3);
+    });
+}
