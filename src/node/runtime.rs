@@ -78,6 +78,7 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
             doors.view.send_if_modified(|shown| self.show(shown));
 
             let deadline = self.engine.next_deadline();
+            let mut asked = None;
             tokio::select! {
                 biased;
                 committed = self.world.disk.confirmed() => {
@@ -87,7 +88,7 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                     }
                 }
                 command = doors.commands.recv() => match command {
-                    Some(command) => batch.push(self.number(command)),
+                    Some(command) => asked = Some(self.number(command)),
                     None => return Ok(()),
                 },
                 Some(input) = doors.inputs.recv() => batch.push(input),
@@ -99,6 +100,8 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                     Err(_) => break,
                 }
             }
+            // After what the shells had reported by then: a deploy is asked for once the store has said that it holds the binary.
+            batch.extend(asked);
         }
     }
 

@@ -47,8 +47,14 @@ struct State {
     parts: BTreeMap<BlobHash, u64>,
     /// Fetches under way, with the sources that were not tried yet.
     fetching: BTreeMap<BlobHash, Vec<NodeKey>>,
-    node: Option<(Outbox, Arc<Life>)>,
+    node: Option<Node>,
     corrupts: bool,
+}
+
+/// The ways to a node's process.
+struct Node {
+    outbox: Outbox,
+    inputs: mpsc::Sender<Input>,
 }
 
 /// The shelves of all hosts.
@@ -71,19 +77,33 @@ impl Shelf {
     }
 
     /// A node's process came up, and is told what is whole.
-    pub(crate) fn attach(&self, inputs: mpsc::Sender<Input>, life: Arc<Life>) {
+    pub(crate) fn attach(&self, inputs: mpsc::Sender<Input>) {
         let mut state = self.lock();
-        let outbox = Outbox::new(inputs);
+        let outbox = Outbox::new(inputs.clone());
         let holding = state.whole.iter().map(|(hash, size)| (*hash, *size)).collect();
         outbox.put(Input::Blob(BlobEvent::Holding(holding)));
         state.fetching.clear();
-        state.node = Some((outbox, life));
+        state.node = Some(Node { outbox, inputs });
     }
 
-    /// A blob comes from a user: it is whole at once, as it is before a deploy is asked for.
-    pub(crate) fn import(&self, hash: BlobHash, size: u64) {
+    /// A blob lies here, as if it had come long ago.
+    pub(crate) fn put(&self, hash: BlobHash, size: u64) {
         self.lock().whole.insert(hash, size);
         self.tell(BlobEvent::Stored(hash, size));
+    }
+
+    /// A blob comes from a user: it is whole, and the loop has been told, before this returns and a deploy is asked for.
+    pub(crate) async fn import(&self, hash: BlobHash, size: u64) {
+        let inputs = {
+            let mut state = self.lock();
+            state.whole.insert(hash, size);
+            state.node.as_ref().map(|node| node.inputs.clone())
+        };
+        self.0.trace.record(&self.0.host, &format!("imported {}", hash.short()), &[]);
+        if let Some(inputs) = inputs {
+            // A node that has ended in the meantime will find the blob when it starts.
+            let _ = inputs.send(Input::Blob(BlobEvent::Stored(hash, size))).await;
+        }
     }
 
     /// Whether this blob is whole here.
@@ -179,7 +199,7 @@ impl Shelf {
             BlobEvent::ExecutableFailed(hash, reason) => format!("no executable {}: {reason}", hash.short()),
         };
         self.0.trace.record(&self.0.host, &line, &[]);
-        if let Some((outbox, _)) = &self.lock().node {
+        if let Some(Node { outbox, .. }) = &self.lock().node {
             outbox.put(Input::Blob(event));
         }
     }

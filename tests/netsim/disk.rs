@@ -50,8 +50,8 @@ impl Platter {
     }
 
     /// Writes rows at once and durably: what the binary does before it starts a node for the first time.
-    pub(crate) fn install(&mut self, rows: Stored) {
-        self.rows.extend(rows);
+    pub(crate) fn install(&mut self, changes: Vec<Change>) {
+        self.apply(changes);
     }
 
     /// The process or the host ended. Batches that were due are there; of the others some number of the oldest, or what `fuse`
@@ -65,15 +65,9 @@ impl Platter {
             _ => self.stream.random_range(due..=self.unsynced.len()),
         };
         for batch in self.unsynced.drain(..).take(kept).collect::<Vec<_>>() {
-            self.apply(batch);
+            self.apply(batch.changes);
         }
         self.fails = false;
-    }
-
-    /// A new disk is put in.
-    pub(crate) fn wipe(&mut self) {
-        self.rows.clear();
-        self.unsynced.clear();
     }
 
     /// What is durable.
@@ -97,8 +91,8 @@ impl Platter {
         self.fails = true;
     }
 
-    fn apply(&mut self, batch: Batch) {
-        for Change { table, key, value } in batch.changes {
+    fn apply(&mut self, changes: Vec<Change>) {
+        for Change { table, key, value } in changes {
             match value {
                 Some(value) => self.rows.insert((table, key), value),
                 None => self.rows.remove(&(table, key)),
@@ -180,7 +174,7 @@ impl Disk for SimDisk {
             return Err(DiskError(format!("no space left on the disk of {}", self.host)));
         }
         let batch = platter.unsynced.pop_front().expect("only this disk takes batches away");
-        platter.apply(batch);
+        platter.apply(batch.changes);
         drop(platter);
         self.trace.record(&self.host, "confirmed", &[]);
         Ok(Committed::after_sync())

@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use narun::blobs::image::Platform;
-use narun::crdt::admission::Founding;
+use narun::crdt::admission::{Founding, Welcome};
 use narun::ids::{NodeKey, NodeName};
 use narun::node::engine::view::View;
-use narun::node::engine::{Engine, EngineConfig, Stored};
+use narun::node::engine::{Engine, EngineConfig, first_rows, next_boot};
 use narun::node::handle::{COMMANDS_MAX, NodeHandle};
 use narun::node::layout::Layout;
 use narun::node::runtime::{self, Doors, INPUTS_MAX};
@@ -41,8 +41,6 @@ pub(crate) struct Host {
     pub(crate) shelf: Shelf,
     /// Its node's process, while it runs.
     pub(crate) running: Option<Running>,
-    /// The cluster that its node belongs to, once it does.
-    pub(crate) founding: Option<Founding>,
     /// How often its node was started.
     pub(crate) boots: u32,
     layout: Layout,
@@ -77,7 +75,6 @@ impl Host {
             keeper,
             shelf,
             running: None,
-            founding: None,
             boots: 0,
             layout,
             seed,
@@ -91,23 +88,40 @@ impl Host {
         vec![format!("{}:7000", self.name)]
     }
 
+    /// Whether its node belongs to a cluster.
+    pub(crate) fn belongs(&self) -> bool {
+        !self.platter().rows().is_empty()
+    }
+
+    /// Writes down to which cluster its node belongs, as the binary does before it starts a node for the first time.
+    pub(crate) fn belong(&self, founding: &Founding, welcome: Option<&Welcome>) {
+        self.platter().install(first_rows(founding, welcome));
+    }
+
     /// Starts the node's process on what the disk holds. Gives back what the node sees before anything has reached it.
     pub(crate) fn start(&mut self) -> Arc<View> {
         assert!(self.running.is_none(), "{} runs already", self.name);
-        let founding = self.founding.clone().expect("a node is started once it has a cluster");
         self.boots += 1;
         self.trace.record(self.name.as_str(), &format!("start {}", self.boots), &[]);
+        let mut rows = self.platter().rows();
+        let boot = next_boot(&mut rows).expect("a disk loses batches and damages none");
+        self.platter().install(vec![boot]);
+        let cluster = EngineConfig::read_cluster(&rows).expect("a disk loses batches and damages none");
+        let (founding, welcome) = cluster.expect("a node is started once it has a cluster");
         let config = EngineConfig {
             signatures: Arc::new(SimSignatures(self.key)),
             founding,
+            welcome,
             name: self.name.clone(),
             addresses: self.addresses(),
             platform: Platform::new("linux", "amd64"),
             labels: BTreeMap::new(),
             data_dir: self.layout.root().to_owned(),
+            user: "narun".to_owned(),
         };
         let seed = rand::Rng::next_u64(&mut random::stream(self.seed, &format!("engine {} {}", self.name, self.boots)));
-        let engine = Engine::restore(self.rows(), config, seed, self.clock.read());
+        let engine =
+            Engine::restore(&rows, config, seed, self.clock.read()).expect("a disk loses batches and damages none");
         let first = engine.view();
 
         let life = Life::new();
@@ -130,7 +144,7 @@ impl Host {
         };
         self.fabric.attach(self.key, inputs.clone(), life.clone());
         self.keeper.attach(inputs.clone());
-        self.shelf.attach(inputs, life.clone());
+        self.shelf.attach(inputs);
         let node = runtime::run(engine, world, Doors { inputs: from_shells, commands: from_people, view });
         let task = tokio::spawn(life.clone().live(node));
         self.running = Some(Running { life, handle: NodeHandle::new(commands, shown), task });
@@ -166,11 +180,6 @@ impl Host {
         let end = end_of(running.task, &self.name).await;
         self.trace.record(self.name.as_str(), &format!("ended: {end:?}"), &[]);
         Some(end)
-    }
-
-    /// What stands on the disk.
-    pub(crate) fn rows(&self) -> Stored {
-        self.platter().rows()
     }
 
     /// The disk.

@@ -54,7 +54,7 @@ fn run(seed: u64) -> (blake3::Hash, u64) {
 
 async fn chaos(mut world: World) {
     let seed = world.plan.seed;
-    world.found().await;
+    world.found(world.hosts.len()).await;
     let mut stream = random::stream(seed, "workload");
     let mut fate = random::stream(seed, "faults");
     if world.plan.mode == Mode::Datagrams && fate.random_bool(0.3) {

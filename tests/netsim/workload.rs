@@ -13,6 +13,9 @@ use crate::random::{self, Stream};
 use crate::wish::{Deployment, Wish, anywhere, everywhere, on, service_name};
 use crate::world::World;
 
+/// What a user hears.
+pub(crate) type Answer = Result<Response, Refusal>;
+
 /// How long a user waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,28 +25,25 @@ const SERVICES: usize = 3;
 /// Most wishes for one service: fewer than the revisions that are kept, so that none is forgotten by rights.
 const WISHES_PER_SERVICE_MAX: usize = 16;
 
-/// Makes a wish at a host whose node runs, in the background: whatever comes of it goes into the journal.
-pub(crate) fn submit(world: &World, host: usize, wish: Wish, acks: u32) -> JoinHandle<()> {
-    if let Wish::Deploy(deployment) = &wish {
-        world.hosts[host].shelf.import(deployment.blob, deployment.size);
-    }
-    let (handle, journal) = (world.handle(host), world.journal.clone());
+/// Makes a wish at a host whose node runs, in the background: whatever comes of it goes into the journal, and comes back. A
+/// deploy must be on the disks of `acks` nodes.
+pub(crate) fn submit(world: &World, host: usize, wish: Wish, acks: u32) -> JoinHandle<Option<Answer>> {
+    let (handle, journal, shelf) = (world.handle(host), world.journal.clone(), world.hosts[host].shelf.clone());
     let number = journal.begin(host, wish.clone(), &handle.view());
     tokio::spawn(async move {
-        let answer = tokio::time::timeout(PATIENCE, handle.request(wish.request(acks))).await;
-        journal.end(number, answer.ok());
+        if let Wish::Deploy(deployment) = &wish {
+            shelf.import(deployment.blob, deployment.size).await;
+        }
+        let answer = tokio::time::timeout(PATIENCE, handle.request(wish.request(acks))).await.ok();
+        journal.end(number, answer.clone());
+        answer
     })
 }
 
 /// Makes a wish and lets the world go on until it is answered.
-pub(crate) async fn demand(world: &mut World, host: usize, wish: Wish) -> Option<Result<Response, Refusal>> {
-    if let Wish::Deploy(deployment) = &wish {
-        world.hosts[host].shelf.import(deployment.blob, deployment.size);
-    }
-    let number = world.journal.begin(host, wish.clone(), &world.view(host));
-    let answer = world.ask(host, wish.request(1)).await;
-    world.journal.end(number, answer.clone());
-    answer
+pub(crate) async fn demand(world: &mut World, host: usize, wish: Wish, acks: u32) -> Option<Answer> {
+    let answer = submit(world, host, wish, acks);
+    world.answer(answer).await
 }
 
 /// One random wish at a random node, if any node runs and the service has not had too many.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::RngExt;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use narun::crdt::admission::Founding;
@@ -105,15 +106,14 @@ impl World {
         Self { hosts, journal: Journal::new(trace.clone()), fabric, trace, plan }
     }
 
-    /// The first host founds a cluster and all others join it, each at a member.
-    pub(crate) async fn found(&mut self) {
-        let founder = &mut self.hosts[0];
-        let at = founder.clock.wall();
-        let nonce = [7; 16];
-        founder.founding = Some(Founding { founder: founder.key, name: founder.name.clone(), at, nonce });
-        self.journal.admit(self.hosts[0].key);
+    /// The first host founds a cluster, and the next ones join it until it has `members`, each at the one before it.
+    pub(crate) async fn found(&mut self, members: usize) {
+        let founder = &self.hosts[0];
+        let (key, at) = (founder.key, founder.clock.wall());
+        founder.belong(&Founding { founder: key, name: founder.name.clone(), at, nonce: [7; 16] }, None);
+        self.journal.admit(key);
         self.start(0);
-        for joiner in 1..self.hosts.len() {
+        for joiner in 1..members {
             self.join(joiner, joiner - 1).await;
         }
     }
@@ -129,9 +129,7 @@ impl World {
         let admit = Admit { key: *key, name: name.clone(), addresses: self.hosts[joiner].addresses(), secret };
         match self.ask(member, Request::Admit(admit)).await {
             Some(Ok(Response::Admitted(welcome))) => {
-                let host = &mut self.hosts[joiner];
-                host.founding = Some(welcome.founding.clone());
-                host.platter().install(rows_of(&welcome));
+                self.hosts[joiner].belong(&welcome.founding, Some(&welcome));
             }
             other => panic!("{} was not admitted: {other:?}", self.hosts[joiner].name),
         }
@@ -197,6 +195,11 @@ impl World {
             let answer = tokio::time::timeout(ANSWER_TIMEOUT, handle.request(request)).await;
             answer.ok()
         });
+        self.answer(answer).await
+    }
+
+    /// Lets the world go on until somebody has heard the answer.
+    pub(crate) async fn answer<T>(&mut self, answer: JoinHandle<T>) -> T {
         while !answer.is_finished() {
             self.step(Duration::from_millis(5)).await;
         }
@@ -238,7 +241,7 @@ impl World {
             if let Some(running) = &self.hosts[host].running {
                 running.life.extinguish();
             }
-            if !self.runs(host) && !dead.contains(&host) {
+            if !self.runs(host) && !dead.contains(&host) && self.hosts[host].belongs() {
                 self.start(host);
             }
         }
@@ -256,8 +259,4 @@ impl World {
         let violations = self.trace.violations();
         assert!(violations.is_empty(), "violated:\n{}", violations.join("\n"));
     }
-}
-
-fn rows_of(_welcome: &narun::crdt::admission::Welcome) -> narun::node::engine::Stored {
-    narun::node::engine::Stored::new()
 }

@@ -39,11 +39,11 @@ async fn bench() -> Bench {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let hash = BlobHash::of(b"program");
     for shelf in &shelves[1..] {
-        shelf.import(hash, SIZE);
+        shelf.put(hash, SIZE);
     }
     let (inputs, events) = mpsc::channel(64);
     let life = Life::new();
-    shelves[0].attach(inputs, life.clone());
+    shelves[0].attach(inputs);
     let blobs = SimBlobs { shelf: shelves[0].clone(), life };
     let mut bench = Bench { fabric, keys, shelves, events, blobs, hash };
     assert!(matches!(bench.event().await, Some(BlobEvent::Holding(held)) if held.is_empty()));

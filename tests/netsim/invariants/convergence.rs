@@ -11,7 +11,7 @@ use crate::world::World;
 pub(crate) fn members_see_one_another(world: &World, dead: &[usize]) -> Result<(), String> {
     for host in world.up() {
         let view = world.view(host);
-        for (other, it) in world.hosts.iter().enumerate().filter(|(_, it)| it.founding.is_some()) {
+        for (other, it) in world.hosts.iter().enumerate().filter(|(_, it)| it.belongs()) {
             let shown = view.nodes.iter().find(|node| node.key == it.key);
             let shown = shown.ok_or_else(|| format!("n{host} does not know {}", it.name))?;
             let wanted = if dead.contains(&other) { NodeStatus::Down } else { NodeStatus::Alive };

@@ -10,8 +10,9 @@ pub(crate) fn of_every_binary(world: &World) -> Result<(), String> {
     let up = world.up();
     let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
     // While hosts are dead, a copy that is theirs by right is not made elsewhere: they hold it, or fetch it when they return.
-    let absent = world.hosts.len() - up.len();
-    let wanted = COPIES.min(world.hosts.len()).saturating_sub(absent).max(1);
+    let members = world.hosts.iter().filter(|host| host.belongs()).count();
+    let absent = members - up.len();
+    let wanted = COPIES.min(members).saturating_sub(absent).max(1);
     for image in view.services.iter().flat_map(|service| &service.history).flat_map(|revision| &revision.images) {
         let holders = up.iter().filter(|host| world.hosts[**host].shelf.holds(&image.hash)).count();
         if holders < wanted {

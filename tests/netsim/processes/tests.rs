@@ -46,7 +46,7 @@ impl Bench {
     }
 
     fn have_program(&self) {
-        self.shelf.import(BlobHash::of(b"program"), 10);
+        self.shelf.put(BlobHash::of(b"program"), 10);
         self.shelf.make_executable_now(BlobHash::of(b"program"));
     }
 }

@@ -32,13 +32,17 @@ fn a_crash_before_the_commit_loses_a_deploy_that_nobody_was_promised() {
 
 #[test]
 fn a_crash_after_the_commit_and_before_the_answer_keeps_the_deploy_or_loses_it_whole() {
-    scenario("a_crash_after_the_commit_and_before_the_answer_keeps_the_deploy_or_loses_it_whole", 3, async |mut world| {
-        for fuse in [Fuse::NextCommit { survives: true }, Fuse::NextConfirmation] {
-            let before = world.journal.acknowledged();
-            let (_, _) = crash_in_a_deploy(&mut world, fuse, Duration::from_secs(1)).await;
-            assert_eq!(world.journal.acknowledged(), before, "{fuse:?}: the answer is an effect of the commit");
-        }
-    });
+    scenario(
+        "a_crash_after_the_commit_and_before_the_answer_keeps_the_deploy_or_loses_it_whole",
+        3,
+        async |mut world| {
+            for fuse in [Fuse::NextCommit { survives: true }, Fuse::NextConfirmation] {
+                let before = world.journal.acknowledged();
+                let (_, _) = crash_in_a_deploy(&mut world, fuse, Duration::from_secs(1)).await;
+                assert_eq!(world.journal.acknowledged(), before, "{fuse:?}: the answer is an effect of the commit");
+            }
+        },
+    );
 }
 
 #[test]

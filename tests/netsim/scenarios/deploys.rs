@@ -73,8 +73,8 @@ fn a_revision_that_cannot_start_stops_at_its_first_index() {
 fn a_deploy_with_acks_stands_on_that_many_disks() {
     scenario("a_deploy_with_acks_stands_on_that_many_disks", 3, async |mut world| {
         let wish = Wish::Deploy(Deployment::new("web", "m1", anywhere(1)));
-        let task = workload::submit(&world, 0, wish, 3);
-        world.until(Duration::from_secs(20), "acknowledged", |_| task.is_finished().then_some(()).ok_or("waits".into())).await;
+        let answer = workload::demand(&mut world, 0, wish, 3).await;
+        assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
         assert_eq!(world.journal.acknowledged(), 1);
         for host in 0..3 {
             world.kill(host).await;
@@ -94,15 +94,12 @@ fn acks_that_do_not_come_are_said_and_the_deploy_stands() {
     scenario("acks_that_do_not_come_are_said_and_the_deploy_stands", 3, async |mut world| {
         world.kill(2).await;
         let wish = Wish::Deploy(Deployment::new("web", "m1", anywhere(1)));
-        world.hosts[0].shelf.import(narun::ids::BlobHash::of(b"m1"), 200_000);
-        let number = world.journal.begin(0, wish.clone(), &world.view(0));
-        let answer = world.ask(0, wish.request(3)).await;
-        let code = match &answer {
+        let answer = workload::demand(&mut world, 0, wish, 3).await;
+        let code = match answer {
             Some(Err(refusal)) => refusal.code,
             other => panic!("three disks cannot have it: {other:?}"),
         };
         assert_eq!(code, RefusalCode::TimedOut);
-        world.journal.end(number, answer);
         world.start(2);
         at_rest(&mut world, &[]).await;
         assert!(living(&world, "web").len() == 1);
@@ -117,12 +114,13 @@ fn stop_start_and_restart_do_what_they_say() {
         at_rest(&mut world, &[]).await;
         let first = living(&world, "web");
         done(&mut world, 1, Wish::Restart(web())).await;
-        world.until(REST, "replaced", |world| {
-            let now = living(world, "web");
-            let replaced = now.len() == 3 && now.iter().all(|(index, runs)| first[index] != *runs);
-            replaced.then_some(()).ok_or(format!("{now:?}"))
-        })
-        .await;
+        world
+            .until(REST, "replaced", |world| {
+                let now = living(world, "web");
+                let replaced = now.len() == 3 && now.iter().all(|(index, runs)| first[index] != *runs);
+                replaced.then_some(()).ok_or(format!("{now:?}"))
+            })
+            .await;
         done(&mut world, 2, Wish::Stop(web())).await;
         at_rest(&mut world, &[]).await;
         assert!(living(&world, "web").is_empty());
@@ -158,7 +156,8 @@ fn a_program_that_ends_is_started_again_and_again_and_at_last_left_alone() {
         let state = |world: &World| {
             let view = world.view(2);
             let instance = view.instances.iter().find(|instance| instance.service == service_name("web"));
-            instance.map(|instance| (instance.state.word(), instance.restarts, instance.exit.and_then(|exit| exit.code)))
+            instance
+                .map(|instance| (instance.state.word(), instance.restarts, instance.exit.and_then(|exit| exit.code)))
         };
         world
             .until(Duration::from_secs(120), "left alone", |world| match state(world) {

@@ -4,7 +4,7 @@ use super::*;
 
 use tokio::time::Instant;
 
-use crate::wish::{anywhere, on};
+use crate::wish::{anywhere, everywhere, on};
 
 /// How long nobody may take over the indices of a host that went: it may only be slow.
 const GRACE: Duration = Duration::from_secs(10);
@@ -117,15 +117,19 @@ fn a_deletion_while_one_sleeps_is_final() {
 
 #[test]
 fn a_node_that_joins_late_learns_all_and_takes_part() {
-    scenario("a_node_that_joins_late_learns_all_and_takes_part", 3, async |mut world| {
-        deployed(&mut world, 0, Deployment::new("agent", "m1", crate::wish::everywhere(1))).await;
-        at_rest(&mut world, &[]).await;
-        world.kill(2).await;
-        world.hosts[2].platter().wipe();
-        world.hosts[2].founding = None;
-        world.run_for(Duration::from_secs(5)).await;
-        world.rejoin(2, 1).await;
-        at_rest(&mut world, &[]).await;
-        assert_eq!(hosts_of(&world, "agent").len(), 3);
-    });
+    for seed in seeds(SEEDS) {
+        let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim a_node_that_joins_late");
+        let plan = Plan { seed, hosts: 4, mode: Mode::Streams, skew_minutes: 3 };
+        simulate(plan, &replay, async |mut world| {
+            world.found(3).await;
+            deployed(&mut world, 0, Deployment::new("agent", "m1", everywhere(1))).await;
+            done(&mut world, 1, Wish::Delete(service_name("agent"))).await;
+            deployed(&mut world, 2, Deployment::new("agent", "m2", everywhere(1))).await;
+            at_rest(&mut world, &[]).await;
+            assert_eq!(hosts_of(&world, "agent").len(), 3);
+            world.join(3, 1).await;
+            at_rest(&mut world, &[]).await;
+            assert_eq!(hosts_of(&world, "agent").len(), 4);
+        });
+    }
 }

@@ -38,7 +38,7 @@ fn scenario_with_skew<F: Future<Output = ()>>(name: &str, hosts: usize, skew_min
             simulate(Plan { seed, hosts, mode, skew_minutes }, &replay, |mut world| {
                 let story = &story;
                 async move {
-                    world.found().await;
+                    world.found(hosts).await;
                     at_rest(&mut world, &[]).await;
                     story(world).await;
                 }
@@ -55,7 +55,7 @@ async fn at_rest(world: &mut World, dead: &[usize]) {
 /// A wish that must be carried out.
 async fn done(world: &mut World, host: usize, wish: Wish) -> Response {
     let text = wish.to_string();
-    match workload::demand(world, host, wish).await {
+    match workload::demand(world, host, wish, 1).await {
         Some(Ok(response)) => response,
         other => panic!("n{host} did not {text}: {other:?}"),
     }
@@ -71,7 +71,7 @@ async fn deployed(world: &mut World, host: usize, deployment: Deployment) -> u32
 
 /// A wish that must be refused, with what code.
 async fn refused(world: &mut World, host: usize, wish: Wish) -> RefusalCode {
-    match workload::demand(world, host, wish).await {
+    match workload::demand(world, host, wish, 1).await {
         Some(Err(refusal)) => refusal.code,
         other => panic!("not refused: {other:?}"),
     }

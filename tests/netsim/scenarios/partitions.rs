@@ -14,31 +14,27 @@ fn split(world: &World, side: &[usize]) {
 
 #[test]
 fn of_two_deploys_on_two_sides_one_wins_everywhere_and_the_other_is_superseded() {
-    scenario(
-        "of_two_deploys_on_two_sides_one_wins_everywhere_and_the_other_is_superseded",
-        5,
-        async |mut world| {
-            deployed(&mut world, 0, Deployment::new("web", "base", anywhere(3))).await;
-            at_rest(&mut world, &[]).await;
-            split(&world, &[0, 1]);
-            world.run_for(Duration::from_secs(20)).await;
-            deployed(&mut world, 0, Deployment::new("web", "left", anywhere(2))).await;
-            deployed(&mut world, 3, Deployment::new("web", "right", anywhere(4))).await;
-            world.run_for(Duration::from_secs(20)).await;
-            world.fabric.heal_all();
-            at_rest(&mut world, &[]).await;
-            let view = world.view(4);
-            let web = view.services.iter().find(|service| service.name == service_name("web")).expect("web is kept");
-            let status = |mark: &str| {
-                let revision = web.history.iter().find(|revision| revision.spec.tag == mark);
-                revision.map(|revision| revision.status)
-            };
-            let mut both = [status("left"), status("right")];
-            both.sort_by_key(|status| *status == Some(RevisionStatus::Superseded));
-            assert_eq!(both, [Some(RevisionStatus::Current), Some(RevisionStatus::Superseded)]);
-            assert_eq!(status("base"), Some(RevisionStatus::Past));
-        },
-    );
+    scenario("of_two_deploys_on_two_sides_one_wins_everywhere_and_the_other_is_superseded", 5, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("web", "base", anywhere(3))).await;
+        at_rest(&mut world, &[]).await;
+        split(&world, &[0, 1]);
+        world.run_for(Duration::from_secs(20)).await;
+        deployed(&mut world, 0, Deployment::new("web", "left", anywhere(2))).await;
+        deployed(&mut world, 3, Deployment::new("web", "right", anywhere(4))).await;
+        world.run_for(Duration::from_secs(20)).await;
+        world.fabric.heal_all();
+        at_rest(&mut world, &[]).await;
+        let view = world.view(4);
+        let web = view.services.iter().find(|service| service.name == service_name("web")).expect("web is kept");
+        let status = |mark: &str| {
+            let revision = web.history.iter().find(|revision| revision.spec.tag == mark);
+            revision.map(|revision| revision.status)
+        };
+        let mut both = [status("left"), status("right")];
+        both.sort_by_key(|status| *status == Some(RevisionStatus::Superseded));
+        assert_eq!(both, [Some(RevisionStatus::Current), Some(RevisionStatus::Superseded)]);
+        assert_eq!(status("base"), Some(RevisionStatus::Past));
+    });
 }
 
 #[test]

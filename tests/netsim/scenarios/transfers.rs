@@ -11,7 +11,7 @@ const LARGE: u64 = 40_000_000;
 fn a_source_that_dies_in_the_middle_is_replaced_by_another() {
     scenario("a_source_that_dies_in_the_middle_is_replaced_by_another", 4, async |mut world| {
         let deployment = Deployment::new("web", "m1", on(&[3], 1)).size(LARGE);
-        world.hosts[1].shelf.import(deployment.blob, LARGE);
+        world.hosts[1].shelf.put(deployment.blob, LARGE);
         deployed(&mut world, 0, deployment).await;
         world.run_for(Duration::from_secs(1)).await;
         world.kill(0).await;
@@ -38,7 +38,7 @@ fn the_only_source_dies_and_returns_and_the_transfer_ends_well() {
 fn wrong_bytes_are_never_run_and_another_source_is_found() {
     scenario("wrong_bytes_are_never_run_and_another_source_is_found", 4, async |mut world| {
         let deployment = Deployment::new("web", "m1", everywhere(1));
-        world.hosts[2].shelf.import(deployment.blob, deployment.size);
+        world.hosts[2].shelf.put(deployment.blob, deployment.size);
         world.hosts[0].shelf.set_corrupts(true);
         deployed(&mut world, 0, deployment).await;
         at_rest(&mut world, &[]).await;
