@@ -112,7 +112,7 @@ pub(crate) async fn strike(world: &mut World, fault: Fault) {
         Fault::Light(host, fuse) => world.light(host, fuse),
         Fault::Start(host) => {
             if !world.runs(host) {
-                world.start(host);
+                world.start(host).await;
             }
         }
         Fault::KillAll => {

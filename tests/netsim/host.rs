@@ -9,7 +9,6 @@ use tokio::task::JoinHandle;
 use narun::blobs::image::Platform;
 use narun::crdt::admission::{Founding, Welcome};
 use narun::ids::{NodeKey, NodeName};
-use narun::node::engine::view::View;
 use narun::node::engine::{Engine, EngineConfig, first_rows, next_boot};
 use narun::node::handle::{COMMANDS_MAX, NodeHandle};
 use narun::node::layout::Layout;
@@ -98,8 +97,8 @@ impl Host {
         self.platter().install(first_rows(founding, welcome));
     }
 
-    /// Starts the node's process on what the disk holds. Gives back what the node sees before anything has reached it.
-    pub(crate) fn start(&mut self) -> Arc<View> {
+    /// Starts the node's process on what the disk holds.
+    pub(crate) fn start(&mut self) {
         assert!(self.running.is_none(), "{} runs already", self.name);
         self.boots += 1;
         self.trace.record(self.name.as_str(), &format!("start {}", self.boots), &[]);
@@ -122,12 +121,11 @@ impl Host {
         let seed = rand::Rng::next_u64(&mut random::stream(self.seed, &format!("engine {} {}", self.name, self.boots)));
         let engine =
             Engine::restore(&rows, config, seed, self.clock.read()).expect("a disk loses batches and damages none");
-        let first = engine.view();
 
         let life = Life::new();
         let (inputs, from_shells) = mpsc::channel(INPUTS_MAX);
         let (commands, from_people) = mpsc::channel(COMMANDS_MAX);
-        let (view, shown) = watch::channel(first.clone());
+        let (view, shown) = watch::channel(engine.view());
         let (host, trace) = (self.name.to_string(), self.trace.clone());
         let world = runtime::World {
             network: SimNetwork {
@@ -148,7 +146,6 @@ impl Host {
         let node = runtime::run(engine, world, Doors { inputs: from_shells, commands: from_people, view });
         let task = tokio::spawn(life.clone().live(node));
         self.running = Some(Running { life, handle: NodeHandle::new(commands, shown), task });
-        first
     }
 
     /// Ends the node's process, if it runs: alone, or with the whole machine.

@@ -86,7 +86,7 @@ pub(crate) async fn rest(world: &mut World, dead: &[usize]) {
     for host in dead {
         world.kill(*host).await;
     }
-    world.heal(dead);
+    world.heal(dead).await;
     world.until(REST, "at rest", |world| invariants::at_rest(world, dead)).await;
     world.run_for(CALM).await;
     if let Err(complaint) = invariants::at_rest(world, dead) {

@@ -7,8 +7,8 @@ use crate::journal::Journal;
 use crate::world::World;
 
 /// The node on `host` was started on what its disk held and has heard nothing yet: it knows all that it acknowledged.
-pub(crate) fn after_a_restart(world: &World, host: usize, view: &View) {
-    if let Err(text) = keeps(&world.journal, Some(host), view) {
+pub(crate) fn after_a_restart(world: &World, host: usize) {
+    if let Err(text) = keeps(&world.journal, Some(host), &world.view(host)) {
         world.trace.violated("acknowledged writes survive a crash", &format!("n{host} {text}"));
     }
 }

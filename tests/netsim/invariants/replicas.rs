@@ -42,14 +42,9 @@ fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result
     if service.current.stopped {
         return if runs.is_empty() { Ok(()) } else { Err(format!("stopped, and {} live", runs.len())) };
     }
-    for (host, kept) in runs {
-        if kept.plan.args != spec.args {
-            return Err(format!("{} on n{host} runs {:?}, not {:?}", kept.plan.instance, kept.plan.args, spec.args));
-        }
-    }
-    let hashes: BTreeSet<_> = runs.iter().map(|(_, kept)| kept.plan.launch_hash).collect();
-    if hashes.len() > 1 {
-        return Err("its instances were not all started under one revision's hash".to_owned());
+    // A revision that does not stay up is not rolled out beyond the index at which it failed.
+    if program.stays() {
+        under_one_revision(runs, &spec.args)?;
     }
     let places: BTreeSet<(usize, u32)> = runs.iter().map(|(host, kept)| (*host, kept.plan.instance.index)).collect();
     if let Placement::Cluster { replicas } = spec.placement {
@@ -63,6 +58,16 @@ fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result
     let wanted = wanted_places(world, &spec.placement);
     let right = if program.stays() { places == wanted } else { places.is_subset(&wanted) };
     complain(right, &places, &format!("{wanted:?}"))
+}
+
+fn under_one_revision(runs: &[(usize, Kept)], args: &[String]) -> Result<(), String> {
+    for (host, kept) in runs {
+        if kept.plan.args != args {
+            return Err(format!("{} on n{host} runs {:?}, not {args:?}", kept.plan.instance, kept.plan.args));
+        }
+    }
+    let hashes: BTreeSet<_> = runs.iter().map(|(_, kept)| kept.plan.launch_hash).collect();
+    if hashes.len() > 1 { Err("its instances were not all started under one hash".to_owned()) } else { Ok(()) }
 }
 
 fn complain(right: bool, places: &BTreeSet<(usize, u32)>, wanted: &str) -> Result<(), String> {

@@ -17,7 +17,7 @@ use crate::random::Stream;
 use crate::trace::Trace;
 
 use super::wire::{Parcel, Wire, dial_after, give_up_after};
-use super::{Mode, Weather};
+use super::{Mode, Weather, word};
 
 /// Largest message that a node may send: the binary's frame limit.
 const MESSAGE_LEN_MAX: usize = 4 << 20;
@@ -345,14 +345,14 @@ impl Fabric {
         let Some(port) = state.ports.get(&to).filter(|port| !port.life.is_over()) else { return Ok(()) };
         let Parcel { due, event } = parcel;
         let (what, from, bytes): (_, _, &[u8]) = match &event {
-            NetworkEvent::Connected(from) => ("connected to", from, &[]),
-            NetworkEvent::Broken(from) => ("broken from", from, &[]),
-            NetworkEvent::Message { from, bytes } => ("hears", from, bytes),
+            NetworkEvent::Connected(from) => ("connected".to_owned(), from, &[]),
+            NetworkEvent::Broken(from) => ("broken".to_owned(), from, &[]),
+            NetworkEvent::Message { from, bytes } => (word(bytes), from, bytes),
         };
         if !port.members.contains(from) && matches!(event, NetworkEvent::Message { .. }) {
             return Ok(());
         }
-        let line = format!("{what} {}", state.names[from]);
+        let line = format!("from {}: {what}", state.names[from]);
         match port.inputs.try_reserve() {
             Ok(place) => {
                 self.trace.record(&state.names[&to], &line, bytes);

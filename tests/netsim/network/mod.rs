@@ -13,6 +13,7 @@ mod wire;
 
 use std::sync::Arc;
 
+use narun::gossip::message::Message;
 use narun::ids::NodeKey;
 use narun::node::engine::effect::Peer;
 use narun::node::shells::Network;
@@ -53,6 +54,27 @@ impl Weather {
         Self { lost_per_mille: 200, doubled_per_mille: 200, latency_ms_max: 60, late_per_mille: 50 };
 }
 
+/// A message as a line of the record.
+fn word(bytes: &[u8]) -> String {
+    let Some(message) = Message::decode(bytes) else { return "what nobody can read".to_owned() };
+    let text = match message {
+        Message::Swim(_) => "swim",
+        Message::News { acknowledge: true, .. } => "news to acknowledge",
+        Message::News { .. } => "news",
+        Message::Heard(_) => "heard",
+        Message::Ask(_) => "ask",
+        Message::Acknowledge(_) => "acknowledge",
+        Message::Roots { .. } => "roots",
+        Message::Buckets { .. } => "buckets",
+        Message::Documents { .. } => "documents",
+        Message::Records { .. } => "records",
+        Message::Want { .. } => "want",
+        Message::Repair { .. } => "repair",
+        Message::Forgotten(_) => "forgotten",
+    };
+    text.to_owned()
+}
+
 /// One node's end of the network, for one run of its process.
 pub(crate) struct SimNetwork {
     /// What all share.
@@ -70,7 +92,8 @@ pub(crate) struct SimNetwork {
 impl Network for SimNetwork {
     fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
         if self.life.acts() {
-            self.trace.record(&self.host, &format!("send to {}", self.fabric.name(&to)), &bytes);
+            let line = format!("to {}: {}", self.fabric.name(&to), word(&bytes));
+            self.trace.record(&self.host, &line, &bytes);
             self.fabric.send(self.key, to, bytes);
         }
     }

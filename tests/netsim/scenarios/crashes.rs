@@ -14,7 +14,7 @@ async fn crash_in_a_deploy(world: &mut World, fuse: Fuse, after: Duration) -> (b
     let task = workload::submit(world, 0, Wish::Deploy(Deployment::new("web", "m1", anywhere(2))), 1);
     world.until(REST, "ended", |world| if world.runs(0) { Err("n0 lives".into()) } else { Ok(()) }).await;
     world.run_for(after).await;
-    world.start(0);
+    world.start(0).await;
     world.until(REST, "answered", |_| task.is_finished().then_some(()).ok_or("waits".into())).await;
     at_rest(world, &[]).await;
     let known = world.view(0).services.iter().any(|service| service.name == service_name("web"));
@@ -55,7 +55,7 @@ fn a_crash_between_any_two_effects_of_a_deploy_breaks_no_promise() {
             workload::submit(&world, 0, Wish::Deploy(deployment), 1);
             world.until(REST, "ended", |world| if world.runs(0) { Err("n0 lives".into()) } else { Ok(()) }).await;
             world.run_for(Duration::from_millis(700)).await;
-            world.start(0);
+            world.start(0).await;
             world.run_for(Duration::from_secs(2)).await;
         }
         at_rest(&mut world, &[]).await;
@@ -71,7 +71,7 @@ fn the_end_of_a_node_leaves_its_instances_running_and_it_finds_them_again() {
         for host in [0, 1, 2] {
             world.crash(host).await;
             world.run_for(Duration::from_secs(2)).await;
-            world.start(host);
+            world.start(host).await;
             watch(&mut world, Duration::from_secs(8), |world| {
                 assert_eq!(living(world, "web"), before, "not one was stopped, restarted or doubled");
             })
@@ -94,7 +94,7 @@ fn an_exit_while_the_node_was_away_is_not_lost() {
         world.crash(1).await;
         world.run_for(Duration::from_secs(6)).await;
         assert!(living(&world, "web").is_empty());
-        world.start(1);
+        world.start(1).await;
         world
             .until(REST, "known at another node", |world| {
                 let view = world.view(0);
@@ -111,6 +111,7 @@ fn an_exit_while_the_node_was_away_is_not_lost() {
 fn all_hosts_die_at_once_and_come_back() {
     scenario("all_hosts_die_at_once_and_come_back", 4, async |mut world| {
         deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(4))).await;
+        at_rest(&mut world, &[]).await;
         done(&mut world, 1, Wish::Scale { service: service_name("web"), node: None, replicas: 3 }).await;
         deployed(&mut world, 2, Deployment::new("pinned", "m2", on(&[3], 1))).await;
         at_rest(&mut world, &[]).await;
@@ -119,7 +120,7 @@ fn all_hosts_die_at_once_and_come_back() {
         }
         world.run_for(Duration::from_secs(60)).await;
         for host in [2, 0, 3, 1] {
-            world.start(host);
+            world.start(host).await;
         }
         at_rest(&mut world, &[]).await;
         assert_eq!(living(&world, "web").len(), 3);
@@ -138,7 +139,7 @@ fn a_keeper_that_dies_costs_its_instances_a_restart_and_no_more() {
         world.crash(1).await;
         world.hosts[1].keeper.die(false);
         world.run_for(Duration::from_secs(1)).await;
-        world.start(1);
+        world.start(1).await;
         at_rest(&mut world, &[]).await;
     });
 }
@@ -153,7 +154,7 @@ fn a_node_whose_disk_fails_stops_and_breaks_no_promise() {
         world.until(REST, "stopped", |world| if world.runs(0) { Err("n0 lives".into()) } else { Ok(()) }).await;
         assert_eq!(world.journal.acknowledged(), 1, "what is not on the disk is not acknowledged");
         world.run_for(Duration::from_secs(5)).await;
-        world.start(0);
+        world.start(0).await;
         at_rest(&mut world, &[]).await;
     });
 }
@@ -173,7 +174,7 @@ fn a_slow_disk_delays_answers_and_nothing_else() {
             assert!(view.nodes.iter().all(|node| node.status.word() == "alive"), "it answers probes: {:?}", view.nodes);
         }
         assert_eq!(living(&world, "web"), before);
-        world.heal(&[]);
+        world.heal(&[]).await;
         at_rest(&mut world, &[]).await;
     });
 }

@@ -80,11 +80,11 @@ fn a_deploy_with_acks_stands_on_that_many_disks() {
             world.kill(host).await;
         }
         for host in [1, 2] {
-            world.start(host);
+            world.start(host).await;
             let view = world.view(host);
             assert!(view.services.iter().any(|service| service.name == service_name("web")), "n{host} had it on disk");
         }
-        world.start(0);
+        world.start(0).await;
         at_rest(&mut world, &[]).await;
     });
 }
@@ -100,7 +100,7 @@ fn acks_that_do_not_come_are_said_and_the_deploy_stands() {
             other => panic!("three disks cannot have it: {other:?}"),
         };
         assert_eq!(code, RefusalCode::TimedOut);
-        world.start(2);
+        world.start(2).await;
         at_rest(&mut world, &[]).await;
         assert!(living(&world, "web").len() == 1);
     });

@@ -36,7 +36,7 @@ fn the_indices_of_a_dead_host_move_after_the_grace_and_no_others() {
         assert!(left.iter().all(|(index, runs)| now[index] == *runs), "those that lived were left alone");
         at_rest(&mut world, &[victim]).await;
         assert_eq!(living(&world, "pinned").values().flatten().count(), 3, "what is named does not move");
-        world.start(victim);
+        world.start(victim).await;
         at_rest(&mut world, &[]).await;
         assert_eq!(living(&world, "pinned").values().flatten().count(), 4);
     });
@@ -50,7 +50,7 @@ fn a_host_that_returns_within_the_grace_keeps_its_indices() {
         let before = hosts_of(&world, "web");
         world.kill(before[0]).await;
         world.run_for(Duration::from_secs(4)).await;
-        world.start(before[0]);
+        world.start(before[0]).await;
         at_rest(&mut world, &[]).await;
         assert_eq!(hosts_of(&world, "web"), before);
     });
@@ -103,7 +103,7 @@ fn a_deletion_while_one_sleeps_is_final() {
         world.run_for(Duration::from_secs(1)).await;
         done(&mut world, 0, Wish::Delete(service_name("web"))).await;
         world.run_for(Duration::from_secs(40)).await;
-        world.start(2);
+        world.start(2).await;
         watch(&mut world, Duration::from_secs(30), |world| {
             for host in [0, 1] {
                 assert!(world.view(host).services.is_empty(), "n{host}: it came back");

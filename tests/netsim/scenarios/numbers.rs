@@ -49,6 +49,7 @@ fn scaling_up_adds_indices_and_replaces_none() {
 fn a_named_place_is_scaled_where_it_is_and_moved_by_a_deploy() {
     scenario("a_named_place_is_scaled_where_it_is_and_moved_by_a_deploy", 3, async |mut world| {
         deployed(&mut world, 0, Deployment::new("web", "m1", on(&[1], 1))).await;
+        at_rest(&mut world, &[]).await;
         done(&mut world, 2, scale(3)).await;
         at_rest(&mut world, &[]).await;
         assert!(living(&world, "web").values().flatten().all(|(host, _)| *host == 1));

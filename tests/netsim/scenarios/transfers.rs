@@ -17,7 +17,7 @@ fn a_source_that_dies_in_the_middle_is_replaced_by_another() {
         world.kill(0).await;
         at_rest(&mut world, &[0]).await;
         assert_eq!(living(&world, "web").len(), 1);
-        world.start(0);
+        world.start(0).await;
         at_rest(&mut world, &[]).await;
     });
 }
@@ -29,7 +29,7 @@ fn the_only_source_dies_and_returns_and_the_transfer_ends_well() {
         world.run_for(Duration::from_secs(1)).await;
         world.kill(0).await;
         world.run_for(Duration::from_secs(30)).await;
-        world.start(0);
+        world.start(0).await;
         at_rest(&mut world, &[]).await;
     });
 }
@@ -52,7 +52,7 @@ fn a_node_that_ends_in_the_middle_of_a_transfer_goes_on_with_it() {
         world.run_for(Duration::from_secs(1)).await;
         world.crash(2).await;
         world.run_for(Duration::from_secs(1)).await;
-        world.start(2);
+        world.start(2).await;
         at_rest(&mut world, &[]).await;
         assert_eq!(living(&world, "web").len(), 1);
     });
