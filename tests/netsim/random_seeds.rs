@@ -1,5 +1,6 @@
 //! Worlds drawn from seeds: random faults under a random workload, then healing, then quiet, then everything must be right.
 
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -20,6 +21,9 @@ const SEEDS_VARIABLE: &str = "NARUN_SIM_SEEDS";
 
 /// Set to a seed: that one alone.
 pub(crate) const SEED_VARIABLE: &str = "NARUN_SIM_SEED";
+
+/// After how many failures no more seeds are tried: each says as much as the next hundred.
+const FAILURES_MAX: usize = 10;
 
 /// How long a healed cluster may take until everything is as it should be: a node held for dead comes back, indices move after
 /// the grace, a failed fetch is tried again, a rollout goes index by index.
@@ -97,9 +101,14 @@ pub(crate) async fn rest(world: &mut World, dead: &[usize]) {
 #[test]
 fn random_seeds() {
     let count = variable(SEEDS_VARIABLE).unwrap_or(SEEDS);
+    let mut failed = Vec::new();
     for seed in seeds(count) {
-        run(seed);
+        if catch_unwind(|| run(seed)).is_err() {
+            failed.push(seed);
+        }
+        assert!(failed.len() < FAILURES_MAX, "seeds that failed: {failed:?}, and no more were tried");
     }
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use narun::exec::plan::Kept;
-use narun::ids::ServiceName;
-use narun::node::engine::view::{InstanceState, ServiceView};
+use narun::ids::{InstanceId, ServiceName};
+use narun::node::engine::view::{InstanceState, InstanceView, ServiceView};
 use narun::spec::{Place, Placement};
 
 use crate::program::Program;
@@ -91,30 +91,28 @@ fn wanted_places(world: &World, placement: &Placement) -> BTreeSet<(usize, u32)>
     wanted
 }
 
-/// Every node shows every run that stays up as running on its host, by its run; and nothing as running that does not.
+/// Every node shows every run of what stays up as running on its host, by its run; and nothing as running that does not.
 pub(crate) fn are_shown_everywhere(world: &World) -> Result<(), String> {
+    let up = world.up();
+    let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
+    let stays = |service: &&ServiceView| Program::of_args(&service.current.spec.args).is_some_and(Program::stays);
+    let steady: BTreeSet<&ServiceName> = view.services.iter().filter(stays).map(|service| &service.name).collect();
     let mut wanted = BTreeSet::new();
-    for host in world.up() {
-        for kept in world.hosts[host].keeper.living() {
-            if Program::of_args(&kept.plan.args).is_some_and(Program::stays) {
-                wanted.insert((kept.plan.instance.clone(), world.hosts[host].key, kept.plan.run));
+    for host in &world.hosts {
+        for Kept { plan, .. } in host.keeper.living() {
+            if steady.contains(&plan.instance.service) {
+                wanted.insert((plan.instance, host.key, Some(plan.run)));
             }
         }
     }
-    for host in world.up() {
-        let view = world.view(host);
-        let mut shown = BTreeSet::new();
-        for instance in view.instances.iter().filter(|instance| instance.state == InstanceState::Running) {
-            let service = view.services.iter().find(|service| service.name == instance.service);
-            let stays =
-                service.and_then(|service| Program::of_args(&service.current.spec.args)).is_none_or(Program::stays);
-            let alive = world.hosts.iter().any(|it| it.key == instance.node_key && it.running.is_some());
-            if let (true, true, Some(run)) = (stays, alive, instance.run) {
-                let id = narun::ids::InstanceId { service: instance.service.clone(), index: instance.index };
-                shown.insert((id, instance.node_key, run));
-            }
-        }
-        if shown != wanted {
+    let runs: BTreeSet<_> = up.iter().map(|host| world.hosts[*host].key).collect();
+    for host in &up {
+        let view = world.view(*host);
+        let running = view.instances.iter().filter(|it| it.state == InstanceState::Running);
+        let theirs = running.filter(|it| steady.contains(&it.service) && runs.contains(&it.node_key));
+        let id = |it: &InstanceView| InstanceId { service: it.service.clone(), index: it.index };
+        let shown = theirs.map(|it| (id(it), it.node_key, it.run)).collect();
+        if wanted != shown {
             let missing = wanted.difference(&shown).next();
             let ghost = shown.difference(&wanted).next();
             return Err(format!("n{host} does not show {missing:?} running, and shows {ghost:?}"));
