@@ -141,11 +141,11 @@ impl Journal {
     }
 
     /// Which deploys must be found wherever all is known: those acknowledged, of services that nobody can have deleted since.
-    /// `at`: only what was acknowledged at that host.
-    pub(crate) fn owed(&self, at: Option<usize>) -> Vec<(ServiceName, String)> {
+    /// Only what was acknowledged at the hosts `at` counts.
+    pub(crate) fn owed(&self, at: &[usize]) -> Vec<(ServiceName, String)> {
         let entries = self.entries();
         let mut owed = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.is_acknowledged() && at.is_none_or(|at| at == entry.host)) {
+        for entry in entries.iter().filter(|entry| entry.is_acknowledged() && at.contains(&entry.host)) {
             let Some(deployment) = entry.deployment() else { continue };
             let spoilt = entries.iter().any(|other| {
                 let deletes = matches!(&other.wish, Wish::Delete(service) if *service == deployment.service);
@@ -159,11 +159,11 @@ impl Journal {
     }
 
     /// Which services must not be found: those whose deletion was acknowledged by a node that knew all that was ever written
-    /// about them. `at`: only what was acknowledged at that host.
-    pub(crate) fn buried(&self, at: Option<usize>) -> BTreeSet<ServiceName> {
+    /// about them. Only what was acknowledged at the hosts `at` counts.
+    pub(crate) fn buried(&self, at: &[usize]) -> BTreeSet<ServiceName> {
         let entries = self.entries();
         let mut buried = BTreeSet::new();
-        for entry in entries.iter().filter(|entry| entry.is_acknowledged() && at.is_none_or(|at| at == entry.host)) {
+        for entry in entries.iter().filter(|entry| entry.is_acknowledged() && at.contains(&entry.host)) {
             let Wish::Delete(service) = &entry.wish else { continue };
             let writes = entries.iter().filter(|other| other.wish.service() == service && !other.wish.deletes());
             let knew = |write: &Entry| {

@@ -8,22 +8,23 @@ use crate::world::World;
 
 /// The node on `host` was started on what its disk held and has heard nothing yet: it knows all that it acknowledged.
 pub(crate) fn after_a_restart(world: &World, host: usize) {
-    if let Err(text) = keeps(&world.journal, Some(host), &world.view(host)) {
+    if let Err(text) = keeps(&world.journal, &[host], &world.view(host)) {
         world.trace.violated("acknowledged writes survive a crash", &format!("n{host} {text}"));
     }
 }
 
-/// Every node knows all that any node acknowledged, and nothing that nobody asked for.
+/// Every node knows all that any node acknowledged that is not dead, and nothing that nobody asked for.
 pub(crate) fn kept_everywhere(world: &World) -> Result<(), String> {
-    for host in world.up() {
-        let view = world.view(host);
-        keeps(&world.journal, None, &view).map_err(|text| format!("n{host} {text}"))?;
+    let up = world.up();
+    for host in &up {
+        let view = world.view(*host);
+        keeps(&world.journal, &up, &view).map_err(|text| format!("n{host} {text}"))?;
         whole(&world.journal, &view).map_err(|text| format!("n{host} {text}"))?;
     }
     Ok(())
 }
 
-fn keeps(journal: &Journal, at: Option<usize>, view: &View) -> Result<(), String> {
+fn keeps(journal: &Journal, at: &[usize], view: &View) -> Result<(), String> {
     for (service, mark) in journal.owed(at) {
         let shown = view.services.iter().find(|shown| shown.name == service);
         let shown = shown.ok_or_else(|| format!("does not know `{service}`, deployed as {mark}"))?;
