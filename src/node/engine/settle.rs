@@ -126,6 +126,7 @@ impl Engine {
             name: member.name.clone(),
             standing: self.cluster.standing(now, key),
             eligible: self.known.facts(key).is_some_and(|facts| service.runs_on(&facts.platform)),
+            unknown: self.known.facts(key).is_none(),
         };
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
         let incumbents = self.known.incumbents(name);
