@@ -31,6 +31,11 @@ impl Engine {
         self.settle_time();
         self.settle_services(out);
         self.settle_housekeeping(out);
+        for (to, id) in self.acks.ask_again(self.now.mono, self.cluster.connected()) {
+            if let Some(message) = self.dissemination.ask_to_acknowledge(&id) {
+                out.send(to, &message);
+            }
+        }
         for (request, refusal) in self.acks.tick(self.now.mono) {
             out.reply(request, Err(refusal));
         }
