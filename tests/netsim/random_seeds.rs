@@ -32,6 +32,9 @@ pub(crate) const REST: Duration = Duration::from_secs(120);
 /// How long it must then stay so.
 const CALM: Duration = Duration::from_secs(5);
 
+/// Before that: what does not hear SIGTERM is killed after ten seconds, and may until then have looked like what is wanted.
+const LAST_STOPS: Duration = Duration::from_secs(12);
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}=`{text}` is not a number")))
@@ -92,6 +95,8 @@ pub(crate) async fn rest(world: &mut World, dead: &[usize]) {
     }
     world.heal(dead).await;
     world.until(REST, "at rest", |world| invariants::at_rest(world, dead)).await;
+    world.run_for(LAST_STOPS).await;
+    world.until(REST, "still at rest", |world| invariants::at_rest(world, dead)).await;
     world.run_for(CALM).await;
     if let Err(complaint) = invariants::at_rest(world, dead) {
         panic!("it was at rest and did not stay so: {complaint}");

@@ -42,8 +42,12 @@ fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result
     if service.current.stopped {
         return if runs.is_empty() { Ok(()) } else { Err(format!("stopped, and {} live", runs.len())) };
     }
+    // What nobody who is up holds cannot be started anywhere, until its holder comes back.
+    let images = &service.current.images;
+    let held = world.up().iter().any(|host| images.iter().all(|image| world.hosts[*host].shelf.holds(&image.hash)));
+    let complete = program.stays() && held;
     // A revision that does not stay up is not rolled out beyond the index at which it failed.
-    if program.stays() {
+    if complete {
         under_one_revision(runs, &spec.args)?;
     }
     let places: BTreeSet<(usize, u32)> = runs.iter().map(|(host, kept)| (*host, kept.plan.instance.index)).collect();
@@ -53,10 +57,10 @@ fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result
         let wanted: BTreeSet<u32> = (0..replicas).collect();
         let exact = indices.len() == distinct.len() && distinct == wanted;
         let some = indices.len() == distinct.len() && distinct.is_subset(&wanted);
-        return complain(if program.stays() { exact } else { some }, &places, &format!("0..{replicas} once each"));
+        return complain(if complete { exact } else { some }, &places, &format!("0..{replicas} once each"));
     }
     let wanted = wanted_places(world, &spec.placement);
-    let right = if program.stays() { places == wanted } else { places.is_subset(&wanted) };
+    let right = if complete { places == wanted } else { places.is_subset(&wanted) };
     complain(right, &places, &format!("{wanted:?}"))
 }
 

@@ -4,6 +4,8 @@ use super::*;
 
 use tokio::time::Instant;
 
+use narun::node::engine::view::NodeStatus;
+
 use crate::wish::{anywhere, everywhere, on};
 
 /// How long nobody may take over the indices of a host that went: it may only be slow.
@@ -132,4 +134,28 @@ fn a_node_that_joins_late_learns_all_and_takes_part() {
             assert_eq!(hosts_of(&world, "agent").len(), 4);
         });
     }
+}
+
+#[test]
+fn a_suspicion_from_before_a_pause_is_not_kept_for_ever() {
+    scenario("a_suspicion_from_before_a_pause_is_not_kept_for_ever", 4, async |mut world| {
+        for round in 0..6 {
+            let (first, second) = (round % 4, (round + 1) % 4);
+            world.stall(first, true);
+            let key = world.hosts[first].key;
+            world
+                .until(Duration::from_secs(10), "suspected", |world| {
+                    let view = world.view(second);
+                    let seen = view.nodes.iter().find(|node| node.key == key).map(|node| node.status);
+                    if seen > Some(NodeStatus::Alive) { Ok(()) } else { Err(format!("{seen:?}")) }
+                })
+                .await;
+            // It suspects, and is held for dead itself before it could be told better.
+            world.stall(second, true);
+            world.stall(first, false);
+            world.run_for(Duration::from_secs(12)).await;
+            world.stall(second, false);
+            at_rest(&mut world, &[]).await;
+        }
+    });
 }

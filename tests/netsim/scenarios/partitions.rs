@@ -126,3 +126,34 @@ fn links_that_flap_lose_nothing() {
         at_rest(&mut world, &[]).await;
     });
 }
+
+#[test]
+fn an_acknowledgement_counts_what_is_on_the_disk_and_not_what_only_arrived() {
+    scenario("an_acknowledgement_counts_what_is_on_the_disk_and_not_what_only_arrived", 3, async |mut world| {
+        let (asked, away) = (world.hosts[0].key, world.hosts[2].key);
+        split(&world, &[2]);
+        world.run_for(Duration::from_secs(30)).await;
+        for number in 0..3 {
+            deployed(&mut world, 0, Deployment::new("web", &format!("before{number}"), anywhere(1))).await;
+        }
+        world.fabric.heal_all();
+        while !world.fabric.passes(asked, away) {
+            world.run_for(Duration::from_millis(1)).await;
+        }
+        // The change reaches a node that has not been given yet what it builds on.
+        world.run_for(Duration::from_millis(3)).await;
+        let answer = workload::submit(&world, 0, Wish::Deploy(Deployment::new("web", "last", anywhere(1))), 3);
+        let answer = world.answer(answer).await;
+        assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+        for host in 0..3 {
+            world.kill(host).await;
+        }
+        world.start(2).await;
+        let view = world.view(2);
+        let web = view.services.iter().find(|service| service.name == service_name("web"));
+        let knows = web.is_some_and(|web| web.history.iter().any(|revision| revision.spec.tag == "last"));
+        assert!(knows, "n2 said that it had it on disk, and shows {web:?}");
+        world.heal(&[]).await;
+        at_rest(&mut world, &[]).await;
+    });
+}
