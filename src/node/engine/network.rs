@@ -45,6 +45,8 @@ impl Engine {
         match event {
             NetworkEvent::Connected(key) => {
                 self.cluster.connect(key);
+                // Binaries that nobody in reach held may be had now.
+                self.dirty.copies = true;
                 if self.cluster.connected().contains(&key) {
                     out.send(key, &sync::roots(&self.catalog, &self.roster));
                 }
