@@ -57,3 +57,24 @@ fn a_node_that_ends_in_the_middle_of_a_transfer_goes_on_with_it() {
         assert_eq!(living(&world, "web").len(), 1);
     });
 }
+
+#[test]
+fn a_binary_is_fetched_from_a_node_that_is_met_after_its_holdings_were_heard_of() {
+    scenario("a_binary_is_fetched_from_a_node_that_is_met_after_its_holdings_were_heard_of", 5, async |mut world| {
+        let keys: Vec<_> = world.hosts.iter().map(|host| host.key).collect();
+        for host in 0..3 {
+            world.fabric.cut(keys[host], keys[4]);
+            world.fabric.cut(keys[4], keys[host]);
+        }
+        world.run_for(Duration::from_secs(20)).await;
+        for number in 0..6 {
+            deployed(&mut world, 0, Deployment::new(&format!("s{number}"), &format!("m{number}"), on(&[4], 1))).await;
+        }
+        world.run_for(Duration::from_secs(40)).await;
+        let running = world.hosts[4].keeper.living().len();
+        assert!(running < 6, "not every binary has a copy on the one node that n4 meets");
+        world.fabric.heal_all();
+        at_rest(&mut world, &[]).await;
+        assert_eq!(world.hosts[4].keeper.living().len(), 6);
+    });
+}
