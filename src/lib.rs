@@ -14,5 +14,6 @@ pub mod spec;
 pub mod blobs;
 pub mod crdt;
 pub mod exec;
+pub mod gossip;
 
 pub mod node;

@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod handle;
+pub mod identity;
 pub mod layout;
 pub mod runtime;
 pub mod shells;

@@ -1,0 +1,3 @@
+//! Who is here, and how news travels.
+
+pub mod transport;
