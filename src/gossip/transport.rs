@@ -37,6 +37,7 @@ use crate::node::shells::Network;
 
 pub use address::{ADDRESSES_MAX, AddressFailure};
 pub use counters::Counters;
+pub(in crate::gossip) use counters::DoorFault;
 pub use dial::{PAUSE_MAX, PAUSE_MIN};
 pub use frames::{FRAME_LEN_MAX, SILENCE_MAX};
 pub use gate::{HANDSHAKES_MAX, STRANGER_STAY_MAX, STRANGERS_MAX};
@@ -266,6 +267,10 @@ impl Transport {
     /// What was refused, dropped or lost so far.
     pub fn counters(&self) -> Counters {
         self.shared.tally.read()
+    }
+
+    pub(in crate::gossip) fn count_at_door(&self, fault: DoorFault) {
+        count(self.shared.tally.of_door(fault));
     }
 
     /// Closes all connections and the port, and returns when that is done.

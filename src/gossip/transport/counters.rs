@@ -37,6 +37,16 @@ counters! {
     strangers_trespassing,
     /// Second streams that strangers opened at the door: dropped unread.
     strangers_insisting,
+    /// Requests at the door refused because too many came.
+    door_hurried,
+    /// Requests at the door that could not be read.
+    door_garbled,
+    /// Requests at the door that were too long.
+    door_oversized,
+    /// Requests at the door with a ticket of another cluster.
+    door_other_cluster,
+    /// Requests at the door that were not over in time.
+    door_slow,
     /// Connections made to an address where somebody else than the member answered.
     impostors,
     /// Frames of members longer than the longest allowed; the connection was closed.
@@ -51,6 +61,28 @@ counters! {
     messages_oversized,
     /// Messages not sent because the member was not connected.
     messages_unconnected,
+}
+
+/// What can be wrong with a knock at the door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::gossip) enum DoorFault {
+    Hurried,
+    Garbled,
+    Oversized,
+    OtherCluster,
+    Slow,
+}
+
+impl Tally {
+    pub(super) fn of_door(&self, fault: DoorFault) -> &AtomicU64 {
+        match fault {
+            DoorFault::Hurried => &self.door_hurried,
+            DoorFault::Garbled => &self.door_garbled,
+            DoorFault::Oversized => &self.door_oversized,
+            DoorFault::OtherCluster => &self.door_other_cluster,
+            DoorFault::Slow => &self.door_slow,
+        }
+    }
 }
 
 /// Counts one.
