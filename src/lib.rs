@@ -14,6 +14,7 @@ pub mod spec;
 pub mod blobs;
 pub mod crdt;
 pub mod exec;
+pub mod gossip;
 
 pub mod gossip;
 pub mod node;

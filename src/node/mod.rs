@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod engine;
 pub mod handle;
+pub mod identity;
 pub mod layout;
 pub mod lock;
 pub mod runtime;
