@@ -16,3 +16,6 @@ pub mod crdt;
 pub mod exec;
 
 pub mod node;
+
+pub mod api;
+pub mod cli;

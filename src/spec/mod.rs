@@ -90,3 +90,4 @@ pub struct CronSpec {
     /// After how many seconds a run is ended; 0: never.
     pub timeout_seconds: u64,
 }
+mod shim;

@@ -1,0 +1,1 @@
+//! The user's hand: words, tables, exit codes.
