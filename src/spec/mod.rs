@@ -90,4 +90,3 @@ pub struct CronSpec {
     /// After how many seconds a run is ended; 0: never.
     pub timeout_seconds: u64,
 }
-mod shim;
