@@ -1,10 +1,38 @@
 //! What a user may ask for: validated words. Pure.
 //!
-//! A [`ServiceSpec`] can only be had by parsing and checking ([`written`]), so that whoever holds one holds a good one. The CLI
-//! and the node run the same code; the node runs it again, because a client is not to be trusted.
+//! A [`ServiceSpec`] is to be had by parsing and checking alone, so that whoever holds one holds a good one. The CLI and the node
+//! run the same code; the node runs it again, because a client is not to be trusted.
 //!
-//! `written` is the form that users write (YAML or JSON) and the form that is stored; `platform` tells a program's platform
-//! from the first bytes of its file.
+//! `written` reads what users write (YAML or JSON), with `tree` (the text as it stands), `fields` (the table of all that may be
+//! written), `words` (rules for single texts), `check` (the one held against the other) and `mistake` (all that is wrong, told at
+//! once); `flags` reads the options of `narun deploy` by the same rules; `stored` writes; `schema` publishes the table as JSON
+//! schema. Beside them, `schedule` knows due times, and `platform` tells a program's platform from the first bytes of its file.
+
+pub mod platform;
+pub mod schedule;
+
+mod check;
+mod fields;
+mod flags;
+mod mistake;
+mod schema;
+mod stored;
+mod tree;
+mod words;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+pub use fields::{
+    ARGS_AND_ENV_LEN_MAX, ARGS_MAX, ENV_MAX, PLACES_MAX, REPLICAS_MAX, RETRIES_MAX, SECONDS_MAX, STRING_LEN_MAX,
+    TAG_LEN_MAX,
+};
+pub use flags::Flags;
+pub use mistake::{Mistake, Mistakes};
+pub use schema::json_schema;
+pub use stored::StoredError;
+pub use tree::WRITTEN_LEN_MAX;
 
 use crate::ids::{NodeName, ServiceName};
 
@@ -89,4 +117,20 @@ pub struct CronSpec {
     pub max_retries: u32,
     /// After how many seconds a run is ended; 0: never.
     pub timeout_seconds: u64,
+}
+
+impl ServiceSpec {
+    /// Puts the name of the node that takes the deploy in the place of `local`. Fails, and changes nothing, where that node is
+    /// also placed by its name: two counts for one node cannot both be meant.
+    pub fn resolve_local(&mut self, name: &NodeName) -> Result<(), Mistakes> {
+        let Placement::Named(places) = &mut self.placement else { return Ok(()) };
+        let Some(local) = places.iter().position(|place| place.node == Place::Local) else { return Ok(()) };
+        let node = Place::Node(name.clone());
+        if places.iter().any(|place| place.node == node) {
+            let message = format!("`local` is the node `{name}` here, which `nodes` names too; name it once");
+            return Err(Mistake::new(format!("nodes[{local}].name"), message).into());
+        }
+        places[local].node = node;
+        Ok(())
+    }
 }

@@ -1,0 +1,1 @@
+//! What a program runs on, from the first bytes of its file. Pure.

@@ -1,0 +1,226 @@
+use super::parsed;
+use crate::ids::NodeName;
+use crate::spec::{CronSpec, EnvVar, Flags, NamedPlace, Place, Placement, RunMode, ServiceSpec};
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn placement(lines: &str) -> Placement {
+    parsed(&format!("name: web\ntag: v1\n{lines}")).placement
+}
+
+fn mode(lines: &str) -> RunMode {
+    parsed(&format!("name: web\ntag: v1\n{lines}")).mode
+}
+
+const WEB: &str = r#"
+# A comment.
+name: web
+tag: v1.2.3
+command: python3
+args: ["-m", http.server, 8080]
+env:
+  - name: GREETING
+    value: "hello, world = x"
+  - name: EMPTY
+    value: ""
+  - name: BARE
+nodes:
+  - name: local
+  - name: node-b
+    replicas: 2
+mode: exec
+"#;
+
+#[test]
+fn a_whole_service_is_read() {
+    let spec = parsed(WEB);
+    assert_eq!(spec.name.as_str(), "web");
+    assert_eq!(spec.tag, "v1.2.3");
+    assert_eq!(spec.command.as_deref(), Some("python3"));
+    assert_eq!(spec.args, ["-m", "http.server", "8080"]);
+    let variable = |name: &str, value: &str| EnvVar { name: name.to_owned(), value: value.to_owned() };
+    assert_eq!(spec.env, [variable("GREETING", "hello, world = x"), variable("EMPTY", ""), variable("BARE", "")]);
+    assert_eq!(
+        spec.placement,
+        Placement::Named(vec![
+            NamedPlace { node: Place::Local, replicas: 1 },
+            NamedPlace { node: Place::Node(node("node-b")), replicas: 2 },
+        ])
+    );
+    assert_eq!(spec.mode, RunMode::Service);
+}
+
+#[test]
+fn json_says_the_same() {
+    let json = r#"{
+	"name": "web", "tag": "v1.2.3", "command": "python3",
+	"args": ["-m", "http.server", 8080],
+	"env": [{"name": "GREETING", "value": "hello, world = x"}, {"name": "EMPTY", "value": ""}, {"name": "BARE", "value": null}],
+	"nodes": [{"name": "local", "replicas": 1}, {"name": "node-b", "replicas": 2}],
+	"mode": "exec"
+}"#;
+    assert_eq!(parsed(json), parsed(WEB));
+    assert_eq!(parsed(&json.replace('\n', "")), parsed(WEB));
+    assert_eq!(parsed(&format!("\u{feff}{}", json.replace('\n', "\r\n"))), parsed(WEB));
+}
+
+#[test]
+fn json_that_is_no_yaml_is_read_too() {
+    let spec = parsed(r#"{"name": "web", "tag": "v1", "args": ["\ud83d\ude00", 8080, true]}"#);
+    assert_eq!(spec.args, ["😀", "8080", "true"]);
+}
+
+#[test]
+fn text_is_kept_as_it_is_written() {
+    let spec = parsed("name: 123\ntag: 1.10\nargs: [0x1F, 010, 1e3, True, -0, +5, 2026-11-21, no, .5, 1_000, '7']");
+    assert_eq!(spec.name.as_str(), "123");
+    assert_eq!(spec.tag, "1.10");
+    assert_eq!(spec.args, ["0x1F", "010", "1e3", "True", "-0", "+5", "2026-11-21", "no", ".5", "1_000", "7"]);
+}
+
+#[test]
+fn aliases_are_followed() {
+    let spec = parsed("name: web\ntag: &v 1.10\nargs: [*v, *v]\nenv: [{name: VERSION, value: *v}]");
+    assert_eq!(spec.args, ["1.10", "1.10"]);
+    assert_eq!(spec.env[0].value, "1.10");
+}
+
+#[test]
+fn placement_says_where() {
+    let cluster = |replicas| Placement::Cluster { replicas };
+    assert_eq!(placement(""), cluster(1));
+    assert_eq!(placement("nodes: []"), cluster(1));
+    assert_eq!(placement("nodes:"), cluster(1));
+    assert_eq!(placement("replicas: 3"), cluster(3));
+    assert_eq!(placement("nodes: []\nreplicas: 1000"), cluster(1000));
+    assert_eq!(placement("nodes: [{name: any}]"), cluster(1));
+    assert_eq!(placement("nodes: [{name: any, replicas: 4}]"), cluster(4));
+    assert_eq!(placement("nodes: [{name: all}]"), Placement::EachNode { replicas: 1 });
+    assert_eq!(placement("nodes: [{name: all, replicas: 2}]"), Placement::EachNode { replicas: 2 });
+    let named = Placement::Named(vec![NamedPlace { node: Place::Node(node("n1")), replicas: 2 }]);
+    assert_eq!(placement("nodes: [{name: n1, replicas: 2}]"), named);
+}
+
+#[test]
+fn cron_is_read_in_both_spellings() {
+    let cron = |max_retries, timeout_seconds| {
+        RunMode::Cron(CronSpec { schedule: "0 3 * * *".to_owned(), max_retries, timeout_seconds })
+    };
+    assert_eq!(mode("runMode: cron\ncronSchedule: 0 3 * * *"), cron(0, 0));
+    assert_eq!(
+        mode("runMode: cron\ncronSchedule: ' 0 3 * * * '\njobMaxRetries: 2\njobTimeoutSeconds: 60"),
+        cron(2, 60)
+    );
+    // One line of predecessors had no `runMode`.
+    let older = "cronSchedule: 0 3 * * *\ncronMaxRetries: 2\ncronTimeoutSeconds: 60\ncronAllowConcurrent: false";
+    assert_eq!(mode(older), cron(2, 60));
+    assert_eq!(mode(""), RunMode::Service);
+    assert_eq!(mode("runMode: service\njobMaxRetries: 0\ncronSchedule: ''"), RunMode::Service);
+    assert_eq!(placement("cronSchedule: '@daily'\nreplicas: 1"), Placement::Cluster { replicas: 1 });
+    assert_eq!(
+        placement("cronSchedule: '@daily'\nnodes: [{name: n1}, {name: local}]"),
+        Placement::Named(vec![
+            NamedPlace { node: Place::Node(node("n1")), replicas: 1 },
+            NamedPlace { node: Place::Local, replicas: 1 },
+        ])
+    );
+}
+
+#[test]
+fn fields_that_ask_for_nothing_are_taken() {
+    let asks_nothing = "
+mounts: []
+user: ''
+mode: exec
+memoryMB: 0
+memoryMaxMB: 0
+cpuCores: 0.0
+cgroupParent: ''
+networkNamespacePath: ~
+namespaces: []
+landlock: {shared: false, tty: no_such_thing}
+";
+    // A field inside that is wrong is told even where the rest asks for nothing.
+    let mistakes = super::refused(&format!("name: web\ntag: v1\n{asks_nothing}")).to_string();
+    assert!(mistakes.starts_with("`landlock.tty`: found text `no_such_thing`"), "{mistakes}");
+
+    let asks_nothing = asks_nothing.replace("no_such_thing", "false");
+    let more = "
+nonet: false
+metrics: ~
+jail: {devfsRuleset: 4, ip4Addresses: []}
+enforce: strict
+require: available
+constraints: {labels: {}}
+spread: ''
+singleton: false
+restart: always
+health: ~
+order: stop-first
+sockets: []
+stopSignal: TERM
+stopGraceSeconds: 10
+cronScope: cluster
+timezone: UTC
+concurrencyPolicy: skip
+catchUp: latest
+startingDeadlineSeconds: 60
+onNodeLoss: fail
+suspend: false
+historyLimit: 20
+env: [{name: A, value: b, valueFromSecret: ''}]
+";
+    let plain = parsed("name: web\ntag: v1\nenv: [{name: A, value: b}]");
+    assert_eq!(parsed(&format!("name: web\ntag: v1\n{asks_nothing}{more}")), plain);
+}
+
+#[test]
+fn options_say_the_same_as_a_file() {
+    let text = |text: &str| Some(text.to_owned());
+    let flags = Flags { name: text("web"), tag: text("1.10"), ..Flags::default() };
+    assert_eq!(
+        ServiceSpec::from_flags(&flags).unwrap(),
+        parsed("name: web\ntag: 1.10\nnodes: [{name: local, replicas: 1}]")
+    );
+    let flags = Flags {
+        node: text("any"),
+        replicas: text("3"),
+        args: vec!["--port".to_owned(), "8080".to_owned()],
+        env: vec!["A=b=c".to_owned(), "EMPTY=".to_owned()],
+        ..flags
+    };
+    assert_eq!(
+        ServiceSpec::from_flags(&flags).unwrap(),
+        parsed("name: web\ntag: 1.10\nreplicas: 3\nargs: [--port, 8080]\nenv: [{name: A, value: b=c}, {name: EMPTY}]")
+    );
+    let flags = Flags {
+        name: text("job"),
+        tag: text("v1"),
+        cron_schedule: text("@daily"),
+        job_max_retries: text("2"),
+        job_timeout_seconds: text("60"),
+        ..Flags::default()
+    };
+    let expected = "name: job\ntag: v1\ncronSchedule: '@daily'\njobMaxRetries: 2\njobTimeoutSeconds: 60";
+    assert_eq!(ServiceSpec::from_flags(&flags).unwrap(), parsed(expected));
+    let flags = Flags { node: text("n1"), run_mode: text("cron"), ..flags };
+    assert_eq!(ServiceSpec::from_flags(&flags).unwrap(), parsed(&format!("{expected}\nnodes: [{{name: n1}}]")));
+}
+
+#[test]
+fn local_becomes_the_node_that_takes_the_deploy() {
+    let mut spec = parsed(WEB);
+    spec.resolve_local(&node("node-a")).unwrap();
+    assert_eq!(
+        spec.placement,
+        Placement::Named(vec![
+            NamedPlace { node: Place::Node(node("node-a")), replicas: 1 },
+            NamedPlace { node: Place::Node(node("node-b")), replicas: 2 },
+        ])
+    );
+    let resolved = spec.clone();
+    spec.resolve_local(&node("node-c")).unwrap();
+    assert_eq!(spec, resolved, "there is nothing left to resolve");
+}
