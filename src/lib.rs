@@ -16,5 +16,7 @@ pub mod crdt;
 pub mod exec;
 pub mod gossip;
 
-pub mod gossip;
 pub mod node;
+
+pub mod api;
+pub mod cli;
