@@ -19,4 +19,4 @@ pub mod gossip;
 pub mod node;
 
 pub mod api;
-
+pub mod cli;

@@ -23,7 +23,7 @@ mod status;
 mod tickets;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::future::Future;
 use std::io;

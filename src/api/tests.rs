@@ -33,21 +33,21 @@ use crate::spec::ServiceSpec;
 use crate::time::Wall;
 
 /// What the engine's stand-in answers.
-type Answer = fn(&Request) -> Result<Response, Refusal>;
+pub(crate) type Answer = fn(&Request) -> Result<Response, Refusal>;
 
 /// A node whose engine, store and logs are stand-ins, and whose API is real.
-struct Api {
-    client: Client,
+pub(crate) struct Api {
+    pub(crate) client: Client,
     view: watch::Sender<Arc<View>>,
     asked: Arc<Mutex<Vec<Request>>>,
     queries: Arc<Mutex<Vec<LogQuery>>>,
-    stopped: mpsc::Receiver<()>,
-    _shutdown: oneshot::Sender<()>,
+    pub(crate) stopped: mpsc::Receiver<()>,
+    shutdown: Option<oneshot::Sender<()>>,
     _dir: tempfile::TempDir,
 }
 
 impl Api {
-    async fn start(view: View, answer: Answer) -> Self {
+    pub(crate) async fn start(view: View, answer: Answer) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("narun.sock");
         let (commands, mut inbox) = mpsc::channel::<Command>(8);
@@ -73,11 +73,16 @@ impl Api {
         let listener = socket::bind(&path).unwrap();
         tokio::spawn(serve(listener, state, over.map(drop)));
         let client = Client::new(path, Duration::from_secs(20));
-        Self { client, view, asked, queries, stopped, _shutdown: shutdown, _dir: dir }
+        Self { client, view, asked, queries, stopped, shutdown: Some(shutdown), _dir: dir }
     }
 
-    fn asked(&self) -> Vec<Request> {
+    pub(crate) fn asked(&self) -> Vec<Request> {
         std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    /// Ends the API, as a node that stops does.
+    pub(crate) fn end(&mut self) {
+        self.shutdown = None;
     }
 
     /// Sends bytes as they are and takes all that comes back.
@@ -171,7 +176,7 @@ fn node_name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
 }
 
-pub(crate) fn node(text: &str, status: NodeStatus) -> NodeView {
+fn node(text: &str, status: NodeStatus) -> NodeView {
     NodeView {
         key: NodeKey([text.as_bytes()[1]; 32]),
         name: node_name(text),
@@ -232,7 +237,7 @@ const WEB: &str = "name: web\ntag: v1\nnodes: [{name: n1, replicas: 2}, {name: n
 
 /// Two nodes; `web` wants two instances on `n1`, of which one runs, and one on `n9`, which is no member; `n2` runs one that is
 /// not wanted there.
-fn view() -> View {
+pub(crate) fn view() -> View {
     let current = revision(2, WEB);
     let past = RevisionView { status: RevisionStatus::Past, ..revision(1, WEB) };
     let stray = InstanceView { wanted: false, ..instance(5, "n2", InstanceState::Running) };
@@ -272,7 +277,7 @@ fn view() -> View {
 }
 
 /// The same view, with everything that `web` wants in place.
-fn settled() -> View {
+pub(crate) fn settled() -> View {
     let mut view = view();
     Arc::make_mut(&mut view.services)[0].wanted = vec![WantedView { node: Some(node_name("n1")), desired: 2 }];
     view.instances =
@@ -281,7 +286,7 @@ fn settled() -> View {
     view
 }
 
-fn revised(_: &Request) -> Result<Response, Refusal> {
+pub(crate) fn revised(_: &Request) -> Result<Response, Refusal> {
     Ok(Response::Revised { revision: 2, changed: true })
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no node reached.
 
+mod binaries;
 mod complete;
 mod completion;
 mod confirm;
@@ -114,8 +115,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let mut output = Output::standard();
     let done = match parse(std::env::args_os()) {
-        Ok(cli) => cli.run(&mut output),
-        Err(error) => Err(error),
+        Ok(cli) => {
+            output.json = cli.reach.wants_json();
+            cli.run(&mut output)
+        }
+        Err(failure) => Err(failure),
     };
     let done = done.and_then(|()| output.flush());
     match done {
@@ -136,12 +140,26 @@ fn parse(words: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>)
 
 /// Options of the first predecessor that took one dash there.
 const ONE_DASH: [&str; 15] = [
-    "config", "name", "tag", "node", "replicas", "runMode", "cronSchedule", "jobMaxRetries", "jobTimeoutSeconds", "nats",
-    "timeout", "app", "instance", "follow", "raw",
+    "config",
+    "name",
+    "tag",
+    "node",
+    "replicas",
+    "runMode",
+    "cronSchedule",
+    "jobMaxRetries",
+    "jobTimeoutSeconds",
+    "nats",
+    "timeout",
+    "app",
+    "instance",
+    "follow",
+    "raw",
 ];
 
 fn wrong_words(error: clap::Error, words: &[std::ffi::OsString]) -> Failure {
-    if matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidValue | ErrorKind::MissingRequiredArgument) {
+    if matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidValue | ErrorKind::MissingRequiredArgument)
+    {
         let said = |word: &std::ffi::OsString| {
             let name = word.to_str()?.strip_prefix('-')?.split('=').next()?;
             ONE_DASH.contains(&name).then(|| name.to_owned())
@@ -149,7 +167,8 @@ fn wrong_words(error: clap::Error, words: &[std::ffi::OsString]) -> Failure {
         if let Some(name) = words.iter().find_map(said) {
             return match name.as_str() {
                 "nats" => reach::no_broker(),
-                _ => Failure::usage(format!("unknown option `-{name}`")).hint(format!("write it with two dashes: `--{name}`")),
+                _ => Failure::usage(format!("unknown option `-{name}`"))
+                    .hint(format!("write it with two dashes: `--{name}`")),
             };
         }
     }
@@ -158,7 +177,6 @@ fn wrong_words(error: clap::Error, words: &[std::ffi::OsString]) -> Failure {
 
 impl Cli {
     fn run(self, output: &mut Output) -> Result<(), Failure> {
-        output.json = self.reach.wants_json();
         // These need no asynchronous runtime of the client's kind: the keeper must have one thread, a node has its own.
         match self.command {
             Command::Keeper(keeper) => return keeper.run(&self.reach),
@@ -176,6 +194,7 @@ impl Cli {
         runtime.block_on(self.ask(output))
     }
 
+    /// Runs a command that asks a node.
     async fn ask(self, output: &mut Output) -> Result<(), Failure> {
         let reach = &self.reach;
         match self.command {

@@ -187,8 +187,19 @@ n2    unknown  -            -        3          -                1d0h
         assert_eq!(
             keys,
             [
-                "name", "status", "platform", "version", "instances", "labels", "age", "key", "is_me", "addresses",
-                "since", "joined_at", "started_at"
+                "name",
+                "status",
+                "platform",
+                "version",
+                "instances",
+                "labels",
+                "age",
+                "key",
+                "is_me",
+                "addresses",
+                "since",
+                "joined_at",
+                "started_at"
             ]
         );
         assert_eq!(row["age"], 86_400);

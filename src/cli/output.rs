@@ -1,6 +1,6 @@
 //! Standard output, and only that. A shell.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::failure::Failure;
 
 /// Where results go.
 pub(crate) struct Output {
-    stdout: BufWriter<Stdout>,
+    sink: BufWriter<Box<dyn Write>>,
     /// Whether the user wants JSON.
     pub(crate) json: bool,
 }
@@ -16,17 +16,23 @@ pub(crate) struct Output {
 impl Output {
     /// This process's standard output.
     pub(crate) fn standard() -> Self {
-        Self { stdout: BufWriter::new(io::stdout()), json: false }
+        Self::to(Box::new(io::stdout()))
+    }
+
+    /// Results for somebody else.
+    pub(super) fn to(sink: Box<dyn Write>) -> Self {
+        Self { sink: BufWriter::new(sink), json: false }
     }
 
     /// Writes a text that has its own line breaks.
     pub(crate) fn text(&mut self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
-        self.stdout.write_all(text.as_ref()).map_err(cannot_write)
+        self.sink.write_all(text.as_ref()).map_err(cannot_write)
     }
 
     /// Writes a value as JSON.
     pub(crate) fn value(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        let json = serde_json::to_string_pretty(value).map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
+        let json = serde_json::to_string_pretty(value)
+            .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
         self.text(json)?;
         self.text("\n")
     }
@@ -38,7 +44,7 @@ impl Output {
 
     /// Brings everything to the reader.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.stdout.flush().map_err(cannot_write)
+        self.sink.flush().map_err(cannot_write)
     }
 }
 

@@ -85,6 +85,11 @@ impl Reach {
         self.api.as_deref().map(socket_of).transpose()
     }
 
+    /// Whether the command line or the environment names the data directory.
+    pub(crate) fn names_data_dir(&self) -> bool {
+        self.data_dir.as_ref().is_some_and(|dir| !dir.as_os_str().is_empty())
+    }
+
     /// The data directory.
     pub(crate) fn data_dir(&self) -> Result<PathBuf, Failure> {
         if let Some(dir) = self.data_dir.clone().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -96,7 +101,8 @@ impl Reach {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
         data.map(|data| data.join("narun")).ok_or_else(|| {
-            Failure::usage("no data directory: neither XDG_DATA_HOME nor HOME is set").hint("name one with `--data-dir`")
+            Failure::usage("no data directory: neither XDG_DATA_HOME nor HOME is set")
+                .hint("name one with `--data-dir`")
         })
     }
 }
@@ -110,7 +116,9 @@ fn socket_of(text: &str) -> Result<PathBuf, Failure> {
         Some(("https", _)) => wrong(format!(
             "`--api {text}`: this version of narun does not answer over `https://`, only on its host's socket"
         )),
-        Some(("http", _)) => wrong(format!("`--api {text}`: narun never answers over `http://`, which anybody could read")),
+        Some(("http", _)) => {
+            wrong(format!("`--api {text}`: narun never answers over `http://`, which anybody could read"))
+        }
         _ => wrong(format!("`--api {text}` names no node")),
     }
 }

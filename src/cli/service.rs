@@ -33,7 +33,9 @@ pub(crate) enum Service {
 /// for each service and node. `0 (not in spec)`: instances run on a node that the specification does not name.
 /// `offline/unknown`: the specification names a node that is no member. JSON has in_spec and stopped besides.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Example:\n  narun service list\n  narun service list -o json | jq '.[] | select(.running < .desired)'")]
+#[command(
+    after_long_help = "Example:\n  narun service list\n  narun service list -o json | jq '.[] | select(.running < .desired)'"
+)]
 pub(crate) struct List {}
 
 /// Show one service: specification, revision, nodes, instances with their errors

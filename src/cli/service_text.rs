@@ -68,9 +68,7 @@ pub(super) fn list(rows: &[Row<'_>]) -> String {
             ("cron", _) => ("N/A", "N/A", "N/A"),
             (_, None) if row.desired.is_some_and(|desired| desired > 0) => ("-", "no eligible node", "-"),
             (_, None) => ("-", "-", "-"),
-            (_, Some(node)) => {
-                (node, row.node_status.unwrap_or("offline/unknown"), row.node_platform.unwrap_or("-/-"))
-            }
+            (_, Some(node)) => (node, row.node_status.unwrap_or("offline/unknown"), row.node_platform.unwrap_or("-/-")),
         };
         let (desired, running, ids) = match (row.desired, row.running) {
             (Some(desired), Some(running)) => {
@@ -93,7 +91,15 @@ pub(super) fn list(rows: &[Row<'_>]) -> String {
     };
     table(
         [
-            "SERVICE", "TAG", "MODE", "CRON_SCHEDULE", "NODE", "NODE_STATUS", "NODE_PLATFORM", "DESIRED", "RUNNING",
+            "SERVICE",
+            "TAG",
+            "MODE",
+            "CRON_SCHEDULE",
+            "NODE",
+            "NODE_STATUS",
+            "NODE_PLATFORM",
+            "DESIRED",
+            "RUNNING",
             "INSTANCE_IDS",
         ],
         rows.iter().map(line),

@@ -25,7 +25,9 @@ pub(crate) enum Ticket {
 /// The ticket is redeemed at the node that made it, so that node must be reachable by whoever joins. Whoever holds the ticket
 /// can become a member: hand it on with care. It is shown this once. JSON keys: ticket, id, expires, uses.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Example:\n  narun ticket create --ttl 10m --uses 3\n  narun join \"$(narun ticket create)\"")]
+#[command(
+    after_long_help = "Example:\n  narun ticket create --ttl 10m --uses 3\n  narun join \"$(narun ticket create)\""
+)]
 pub(crate) struct Create {
     /// How long it is good for
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = words::duration)]
@@ -65,7 +67,9 @@ impl Ticket {
             }
             Self::Revoke(Revoke { id }) => {
                 reach.client()?.revoke_ticket(&id).await?;
-                output.answer(&json!({ "id": id, "revoked": true }), || format!("ticket `{id}` lets nobody in any more\n"))
+                output.answer(&json!({ "id": id, "revoked": true }), || {
+                    format!("ticket `{id}` lets nobody in any more\n")
+                })
             }
         }
     }
@@ -77,7 +81,8 @@ fn made_text(made: &MadeTicket) -> String {
 }
 
 fn list_text(tickets: &[wire::Ticket]) -> String {
-    let row = |ticket: &wire::Ticket| [ticket.id.clone(), words::seconds(&ticket.expires), ticket.uses_left.to_string()];
+    let row =
+        |ticket: &wire::Ticket| [ticket.id.clone(), words::seconds(&ticket.expires), ticket.uses_left.to_string()];
     table(["ID", "EXPIRES", "USES_LEFT"], tickets.iter().map(row))
 }
 
@@ -87,13 +92,13 @@ mod tests {
 
     #[test]
     fn tickets_are_shown_without_their_secret() {
-        let ticket = wire::Ticket { id: "3f2a9c1b04de".into(), expires: "2026-11-21T10:30:00.000Z".into(), uses_left: 2 };
+        let ticket =
+            wire::Ticket { id: "3f2a9c1b04de".into(), expires: "2026-11-21T10:30:00.000Z".into(), uses_left: 2 };
         assert_eq!(
             list_text(&[ticket]),
             "ID            EXPIRES               USES_LEFT\n3f2a9c1b04de  2026-11-21T10:30:00Z  2\n"
         );
-        let made =
-            MadeTicket { ticket: "narun1abc".into(), id: "x".into(), expires: String::new(), uses: 1 };
+        let made = MadeTicket { ticket: "narun1abc".into(), id: "x".into(), expires: String::new(), uses: 1 };
         assert_eq!(made_text(&made), "narun1abc\n");
     }
 }

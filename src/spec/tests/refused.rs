@@ -63,9 +63,22 @@ fn a_text_cannot_cost_more_than_its_size() {
     assert!(refused(&repeated).to_string().contains("aliases grow to more than"));
 
     for open in ["[", "{a: ", "- ", "? "] {
-        let deep = open.repeat(WRITTEN_LEN_MAX / 8 / open.len());
+        let deep = open.repeat(WRITTEN_LEN_MAX / open.len());
         assert!(refused(&deep).to_string().contains("neither YAML nor JSON"), "{open}");
     }
+}
+
+#[test]
+fn a_flood_of_mistakes_is_cut() {
+    let unknown: String = (0..50_000).map(|n| format!("x{n}: 1\n")).collect();
+    let twice = "tag: v1\n".repeat(50_000);
+    let labels: String = (0..50_000).map(|n| format!("x{n}: '#', ")).collect();
+    let long = format!("{}: 1\n", "tag".repeat(200_000));
+    for text in [&unknown, &format!("{unknown}{twice}"), &long, &format!("constraints: {{labels: {{{labels}}}}}")] {
+        let mistakes = refused(text);
+        assert!(mistakes.iter().count() <= 101, "{}", mistakes.iter().count());
+    }
+    assert!(refused(&unknown).to_string().ends_with("\nthere are more; the first 100 are told"));
 }
 
 #[test]
