@@ -12,5 +12,6 @@ pub(crate) mod launch;
 pub(crate) mod namespace;
 
 pub(crate) mod cgroup;
+pub(crate) mod pidfd;
 
 pub mod logs;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use narun::exec::keeper::{LOCK_NAME, sweep_leftovers};
@@ -9,7 +10,7 @@ use narun::exec::logs::Stream;
 use narun::exec::plan::{Ended, ProcessEvent};
 use narun::node::shells::Processes;
 
-use crate::host::{Host, eventually, lives, processes_with};
+use crate::host::{self, Host, eventually, lives};
 
 /// The lines of a file that an instance writes to, once there are `count`.
 async fn pids(path: &std::path::Path, count: usize) -> Vec<i32> {
@@ -21,13 +22,14 @@ async fn pids(path: &std::path::Path, count: usize) -> Vec<i32> {
     .await
 }
 
-/// A script whose descendants try to get away: in a session of their own, orphaned, deaf to signals; it writes their numbers to
-/// `pids` in its working directory.
+/// A script whose descendants try to get away: in a session of their own, orphaned, deaf to signals; each writes its number to
+/// `pids` in its working directory. The number is that of /proc, which a PID namespace of its own does not change.
 const RUNAWAYS: &str = r#"
-    echo $$ >> pids
-    sh -c 'trap "" TERM HUP INT; echo $$ >> pids; sleep 600 & echo $! >> pids; wait' &
-    setsid sh -c 'echo $$ >> pids; sleep 600' &
-    (setsid sh -c '(trap "" TERM; echo $(exec sh -c "echo \$PPID") >> pids; sleep 600) & exit 0' &)
+    export ME='read pid rest < /proc/self/stat; echo $pid >> pids'
+    eval "$ME"
+    sh -c 'eval "$ME"; trap "" TERM HUP INT; (eval "$ME"; sleep 600) & wait' &
+    setsid sh -c 'eval "$ME"; sleep 600' &
+    (setsid sh -c '(trap "" TERM; eval "$ME"; sleep 600) & exit 0' &)
 "#;
 
 /// How many process numbers [`RUNAWAYS`] writes.
@@ -264,7 +266,7 @@ async fn a_program_sees_its_plan_and_nothing_else() {
         readlink /proc/self/fd/0
         grep -E '^(SigBlk|SigIgn|NoNewPrivs):' /proc/self/status | tr '\t' ' '
         ulimit -n
-        ps -o sid= -p $$ 2>/dev/null | tr -d ' ' | grep -qx $$ && echo session
+        read pid name state parent group session rest < /proc/self/stat; [ $session = $pid ] && echo session
         for a in "$@"; do echo "[$a]"; done
     "#;
     let mut plan = host.script("tidy", script);
@@ -444,7 +446,7 @@ async fn a_keeper_that_cannot_start_is_reported_with_its_last_words() {
     let host = Host::new();
     fs::create_dir(host.layout.root().join(LOCK_NAME)).unwrap();
     let (inputs, _events) = tokio::sync::mpsc::channel(10);
-    let exe = env!("CARGO_BIN_EXE_narun").into();
+    let exe = host::exe();
     let started = narun::exec::keeper::client::KeeperClient::connect_or_start(&host.layout, exe, inputs).await;
     let error = started.err().expect("no keeper can start").to_string();
     assert!(error.contains("the keeper ended at once (exit status: 1)"), "{error}");
@@ -485,12 +487,79 @@ async fn an_instance_cannot_speak_with_the_keeper() {
 #[tokio::test]
 async fn a_static_busybox_runs_by_descriptor() {
     let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::metadata(path).is_ok()) else {
-        return crate::host::skip("no busybox is installed (package busybox-static)");
+        return host::skip("no busybox is installed (package busybox-static)");
     };
     let mut host = Host::new();
     let mut node = host.node().await;
     let mut plan = host.plan("sh", busybox);
     plan.args = vec!["-c".into(), "echo from $0; exit 8".into()];
     assert_eq!(node.run(&plan).await, (Some(8), None));
-    assert_eq!(processes_with(&plan.run.to_string()), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_made_again_unnoticed() {
+    let mut host = Host::new();
+    let mut node = host.node().await;
+    let mut plans = Vec::new();
+    for i in 0..10 {
+        // A rival's connection takes the place of the node's, whatever is under way on it.
+        let plan = host.script(&format!("quick-{i}"), &format!("echo {i}; exit {i}"));
+        node.client.launch(plan.clone());
+        host.interrupt();
+        plans.push(plan);
+    }
+    for (i, plan) in (0..).zip(&plans) {
+        assert_eq!(node.exit(plan).await.code, Some(i));
+        let answers = |event: &ProcessEvent| match event {
+            ProcessEvent::Launched { run, .. } | ProcessEvent::LaunchFailed { run, .. } => *run == plan.run,
+            _ => false,
+        };
+        assert!(node.count(answers) >= 1, "the launch was answered");
+        assert_eq!(host.text(plan, Stream::Stdout), [i.to_string()], "it ran once");
+    }
+    assert_eq!(node.count(|event| matches!(event, ProcessEvent::Holding(_))), 1);
+    assert_eq!(node.count(|event| matches!(event, ProcessEvent::KeeperLost)), 0);
+}
+
+#[tokio::test]
+async fn trees_are_held_together_by_what_this_user_may_use() {
+    let host = Host::new();
+    let _node = host.node().await;
+    let log = fs::read_to_string(host.layout.keeper_log()).unwrap();
+    let expected = if host::is_unprivileged() { "PID namespaces" } else { "control groups" };
+    if host::is_root() && !host::is_unprivileged() && !log.contains(expected) {
+        return host::skip("no cgroup2 hierarchy can be written here, though this is root");
+    }
+    assert!(log.contains(expected), "{log}");
+}
+
+/// All tests of this file again, as a user who may write to no control group.
+#[test]
+fn all_of_this_holds_for_an_unprivileged_user() {
+    if host::is_unprivileged() {
+        return;
+    }
+    if !host::is_root() {
+        return host::skip("only root can become another user; the other tests ran as this one");
+    }
+    let nobody = |command: &str| {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", command]);
+        setpriv
+    };
+    if !nobody("unshare").args(["--user", "--pid", "--fork", "true"]).status().is_ok_and(|status| status.success()) {
+        return host::skip("unprivileged user namespaces, setpriv or unshare are not to be had here");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let (tests, exe) = (dir.path().join("tests"), dir.path().join("narun"));
+    // The build's own folder may be closed to others.
+    fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    fs::copy(host::exe(), &exe).unwrap();
+    let mut again = nobody(tests.to_str().unwrap());
+    again.args(["keeper::", "--test-threads=2"]).env("TMPDIR", dir.path()).env(host::EXE_VARIABLE, &exe);
+    let output = again.current_dir("/").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("test keeper::killing_leaves_no_descendant ... ok"), "{text}");
 }
