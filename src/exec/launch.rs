@@ -227,13 +227,16 @@ fn enter_work_dir(path: &Path) -> Result<(), LaunchError> {
     unistd::chdir(path).map_err(|e| LaunchError::EnterWorkDir { path: path.to_owned(), cause: e.into() })
 }
 
-/// Every disposition to its default and nothing blocked: the keeper blocks what it reads from its signalfd, and Rust's runtime
-/// ignores SIGPIPE; exec would hand both on.
+/// Every disposition to its default and nothing blocked: the keeper blocks what it reads from its signalfd, Rust's runtime
+/// ignores SIGPIPE, and whoever started us may have ignored more; exec would hand all of it on.
 fn reset_signals() -> Result<(), LaunchError> {
+    /// As the kernel has it: handler, flags, restorer and mask, of which zeros mean SIG_DFL.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_LEN: usize = 8;
     for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler. The call fails for SIGKILL, SIGSTOP and the two that the C library keeps to
-        // itself, which have no other disposition anyway.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // The C library's own call refuses the two signals that it keeps to itself, which may be ignored like any other.
+        // SAFETY: installs no handler. Fails for SIGKILL and SIGSTOP alone, which have no other disposition anyway.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), std::ptr::null::<u64>(), MASK_LEN) };
     }
     SigSet::empty().thread_set_mask().map_err(|e| LaunchError::SignalMask(e.into()))
 }

@@ -1,20 +1,22 @@
 //! A data directory with a keeper of the real binary, and the node's side of it in the test.
 
 use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use narun::exec::keeper::client::KeeperClient;
 use narun::exec::keeper::{self, KeeperError};
-use narun::exec::logs::frame::Stream;
-use narun::exec::logs::{LogLine, LogReader};
+use narun::exec::logs::{LogLine, LogReader, Stream};
 use narun::exec::plan::{Ended, Kept, LaunchPlan, ProcessEvent};
 use narun::ids::{BlobHash, InstanceId, RunId, ServiceName};
 use narun::node::engine::input::Input;
 use narun::node::layout::Layout;
 use narun::node::shells::Processes;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -51,7 +53,7 @@ impl Host {
     /// Connects as the node does.
     pub(crate) async fn node(&self) -> Node {
         let (inputs, events) = mpsc::channel(1000);
-        let exe = PathBuf::from(env!("CARGO_BIN_EXE_narun"));
+        let exe = exe();
         let (client, task) = KeeperClient::connect_or_start(&self.layout, exe, inputs).await.expect("a keeper");
         let mut node = Node { client, task, events, seen: Vec::new(), held: Vec::new() };
         node.held = node
@@ -66,7 +68,7 @@ impl Host {
     /// Starts a keeper by hand, with options that the node never gives.
     pub(crate) fn start_keeper(&self, options: &[&str]) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.layout.keeper_log()).expect("the log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_narun"));
+        let mut command = Command::new(exe());
         command.arg("keeper").arg("--data-dir").arg(self.layout.root()).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the binary starts")
     }
@@ -117,6 +119,14 @@ impl Host {
     pub(crate) fn text(&self, plan: &LaunchPlan, stream: Stream) -> Vec<String> {
         let lines = self.log(plan).into_iter().filter(|line| line.stream == stream && line.run == plan.run);
         lines.map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect()
+    }
+
+    /// Connects to the keeper in the node's place, and goes away again.
+    pub(crate) fn interrupt(&self) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let rival = socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+        let address = UnixAddr::new(&self.layout.keeper_socket()).expect("a short path");
+        socket::connect(rival.as_raw_fd(), &address).expect("the keeper listens");
     }
 
     /// Kills the keeper, if one lives.
@@ -242,14 +252,27 @@ pub(crate) fn lives(pid: i32) -> bool {
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
-/// The numbers of the processes whose command line holds `mark`.
-pub(crate) fn processes_with(mark: &str) -> Vec<i32> {
-    let numbers =
-        fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    numbers
-        .filter(|pid| {
-            let line = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(mark) && lives(*pid)
-        })
-        .collect()
+/// Set for the tests that are run again as an unprivileged user: the binary where that user finds it.
+pub(crate) const EXE_VARIABLE: &str = "NARUN_TEST_EXE";
+
+/// The binary to test.
+pub(crate) fn exe() -> PathBuf {
+    std::env::var_os(EXE_VARIABLE).map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_narun")), PathBuf::from)
+}
+
+/// Whether the tests were started again as an unprivileged user.
+pub(crate) fn is_unprivileged() -> bool {
+    std::env::var_os(EXE_VARIABLE).is_some()
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    // SAFETY: only asks.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Says loudly that a test was not run; in CI that is a failure.
+pub(crate) fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "skipped in CI: {why}");
+    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {why}\n");
 }

@@ -481,7 +481,8 @@ impl Place {
             }
             socket => socket.map_err(failed)?,
         };
-        let link = AsyncFd::new(socket).map_err(failed)?;
+        // SAFETY: the socket owns its descriptor, and always gives the same one.
+        let link = unsafe { AsyncFd::register(socket) }.map_err(|e| failed(e.into_parts().1))?;
         match timeout(HELLO_WAIT_MAX, self.greet(&link)).await {
             Ok(kept) => Ok(Some((link, kept?))),
             Err(_) => Err(ClientError::Silent(self.socket())),

@@ -14,10 +14,10 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::resource::rlim_t;
 use nix::unistd::Pid;
 
-use super::pidfd::PidFd;
 use super::spawn::{self, Grouping, Report, Reported, SpawnError, Spawned, Tree};
 use crate::exec::logs::frame::{CHUNK_LEN_MAX, Stream};
 use crate::exec::logs::writer::LogWriter;
+use crate::exec::pidfd::PidFd;
 use crate::exec::plan::{Ended, Kept, LaunchPlan};
 use crate::time::Wall;
 
@@ -264,7 +264,7 @@ impl Instance {
     /// Its child has ended with this wait status, and was reaped. What is left of its tree is killed.
     pub(super) fn reaped(&mut self, status: i32) {
         let status = match &self.tree {
-            Tree::Namespace { status: pipe } => spawn::handed_on(pipe).unwrap_or(status),
+            Tree::Namespace { status: pipe, .. } => spawn::handed_on(pipe).unwrap_or(status),
             Tree::Group { .. } => status,
         };
         self.is_reaped = true;
@@ -288,6 +288,9 @@ impl Instance {
             if let Err(error) = group.remove() {
                 tracing::warn!(instance = %self.plan.instance, %error, "left a control group behind");
             }
+        }
+        if let Tree::Namespace { record, .. } = &self.tree {
+            record.remove();
         }
         match &mut self.stage {
             Stage::Starting { failure } => Some(News::Failed(failure.take().unwrap_or_default())),

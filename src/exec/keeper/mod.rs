@@ -13,7 +13,6 @@ mod message;
 mod socket;
 
 mod peer;
-mod pidfd;
 mod spawn;
 
 mod instance;
@@ -36,6 +35,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
 use super::cgroup::{self, GroupError};
+use super::namespace::{self, SweepError};
 use spawn::Grouping;
 
 /// How long instances may take after SIGTERM before they are killed, where nobody says otherwise: the default of
@@ -86,7 +86,10 @@ pub enum KeeperError {
     Running(PathBuf),
     /// What an earlier keeper left cannot be cleaned up.
     #[error("cannot clean up after an earlier keeper: {0}")]
-    Sweep(#[from] GroupError),
+    SweepGroups(#[from] GroupError),
+    /// The same.
+    #[error("cannot clean up after an earlier keeper: {0}")]
+    SweepNamespaces(#[from] SweepError),
     /// The process cannot be set up.
     #[error("cannot {step}: {cause}")]
     Setup {
@@ -123,7 +126,7 @@ pub fn run(data_dir: &Path, options: Options) -> Result<(), KeeperError> {
     let mut lock = lock(&data_dir)?;
     // The number is for people and scripts; the lock alone counts.
     let _ = lock.set_len(0).and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()));
-    let swept = cgroup::sweep(&data_dir)?;
+    let swept = sweep(&data_dir)?;
     if swept > 0 {
         tracing::warn!(swept, "ended what an earlier keeper has left");
     }
@@ -138,7 +141,7 @@ pub fn run(data_dir: &Path, options: Options) -> Result<(), KeeperError> {
     let grouping = Grouping::find(&data_dir);
     match &grouping {
         Grouping::Groups(_) => tracing::info!("instances are held together by control groups"),
-        Grouping::Namespaces { why } => tracing::info!(%why, "instances are held together by PID namespaces"),
+        Grouping::Namespaces { why, .. } => tracing::info!(%why, "instances are held together by PID namespaces"),
     }
     let listener = socket::listen(&data_dir)
         .map_err(|cause| KeeperError::Listen { path: data_dir.join(socket::SOCKET_NAME), cause })?;
@@ -160,7 +163,12 @@ pub fn run(data_dir: &Path, options: Options) -> Result<(), KeeperError> {
 /// instances found. Fails with [`KeeperError::Running`] when the keeper lives.
 pub fn sweep_leftovers(data_dir: &Path) -> Result<usize, KeeperError> {
     let _lock = lock(data_dir)?;
-    Ok(cgroup::sweep(data_dir)?)
+    sweep(data_dir)
+}
+
+/// Both kinds of leftovers: the mode of the keeper before need not have been that of the next.
+fn sweep(data_dir: &Path) -> Result<usize, KeeperError> {
+    Ok(cgroup::sweep(data_dir)? + namespace::sweep(data_dir)?)
 }
 
 /// Takes the keeper's lock; it is free again when the file is closed, however its holder ended.

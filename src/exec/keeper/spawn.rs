@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -16,7 +16,7 @@ use nix::unistd::{self, ForkResult, Pid};
 
 use crate::exec::cgroup::{BaseGroup, Group, GroupError};
 use crate::exec::launch::{Cause, LaunchError, REPORT_FAILED, REPORT_LEN_MAX, REPORT_READY, Start, run_order_or_exit};
-use crate::exec::namespace::{self, User};
+use crate::exec::namespace::{self, Record, User};
 use crate::exec::plan::LaunchPlan;
 
 /// How the processes of an instance are held together.
@@ -28,6 +28,8 @@ pub(super) enum Grouping {
     Namespaces {
         /// Why not by control groups.
         why: String,
+        /// Where their inits are written down.
+        data_dir: PathBuf,
     },
 }
 
@@ -37,7 +39,7 @@ impl Grouping {
     pub(super) fn find(data_dir: &Path) -> Self {
         match Self::try_groups(data_dir) {
             Ok(base) => Self::Groups(base),
-            Err(error) => Self::Namespaces { why: error.to_string() },
+            Err(error) => Self::Namespaces { why: error.to_string(), data_dir: data_dir.to_owned() },
         }
     }
 
@@ -108,6 +110,8 @@ pub(super) enum Tree {
     Namespace {
         /// Where the init writes the program's wait status.
         status: File,
+        /// Says to a later keeper that the init was there.
+        record: Record,
     },
 }
 
@@ -165,7 +169,7 @@ pub(super) fn spawn(
                 }
             }
         }
-        Grouping::Namespaces { why } => {
+        Grouping::Namespaces { why, data_dir } => {
             let (status, status_write) = pipe(libc::STDIN_FILENO)?;
             let user = User::current();
             // SAFETY: the keeper has one thread.
@@ -175,7 +179,10 @@ pub(super) fn spawn(
                     drop(report);
                     namespace::init(&start, user, &status_write)
                 }
-                Ok(Some(child)) => Ok(Spawned { child, tree: Tree::Namespace { status }, stdout, stderr, report }),
+                Ok(Some(child)) => {
+                    let record = Record::write(data_dir, child);
+                    Ok(Spawned { child, tree: Tree::Namespace { status, record }, stdout, stderr, report })
+                }
                 Err(cause) => Err(SpawnError::NoTree { cause, why: why.clone() }),
             }
         }

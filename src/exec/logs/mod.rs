@@ -17,9 +17,10 @@ pub mod reader;
 
 pub mod follow;
 
-//pub use follow::{Item, LogQuery, Start, lines};
+pub use follow::{LogQuery, Start, lines};
+pub use frame::Stream;
 pub use lines::LogLine;
-pub use reader::LogReader;
+pub use reader::{Entry, LogReader};
 
 /// Size at which a new segment is begun, in bytes: rotation drops whole segments, so this is the grain in which history is lost.
 pub const SEGMENT_LEN_MAX: u64 = 8 * 1024 * 1024;

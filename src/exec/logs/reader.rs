@@ -61,7 +61,7 @@ impl LogReader {
     }
 
     /// The next line; none when all that is written was read. May be asked again later.
-    pub fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         loop {
             if let Some(entry) = self.ready.pop_front() {
                 return Ok(Some(entry));
@@ -80,7 +80,7 @@ impl LogReader {
     /// All lines that are there, an unfinished last one too; what was missed is passed over.
     pub fn read_all(&mut self) -> io::Result<Vec<LogLine>> {
         let mut lines = Vec::new();
-        while let Some(entry) = self.next()? {
+        while let Some(entry) = self.next_entry()? {
             if let Entry::Line(line) = entry {
                 lines.push(line);
             }
@@ -110,6 +110,10 @@ impl LogReader {
         {
             return Ok(true);
         }
+        if segment.file.metadata()?.len() > segment.at {
+            // What is left here is damaged: the numbers of the lines to come tell how much that was.
+            self.assembler.forget_unfinished();
+        }
         self.open_next(Some(first))
     }
 
@@ -124,6 +128,10 @@ impl LogReader {
             let Some(first) = next else { return Ok(false) };
             match File::open(self.dir.join(segment_name(first))) {
                 Ok(file) => {
+                    if first != self.assembler.next() {
+                        // Segments between were removed, and with them the ends of unfinished lines.
+                        self.assembler.forget_unfinished();
+                    }
                     self.segment = Some(Segment { first, file, at: 0 });
                     return Ok(true);
                 }
@@ -202,4 +210,190 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         }
     }
     Ok(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use super::super::writer::LogWriter;
+    use super::super::{LINE_LEN_MAX, SEGMENTS_MAX, Stream};
+    use super::*;
+    use crate::ids::RunId;
+
+    const RUN: RunId = RunId([1; 16]);
+
+    fn texts(lines: &[LogLine]) -> Vec<(u64, String)> {
+        lines.iter().map(|line| (line.seq, String::from_utf8_lossy(&line.bytes).into_owned())).collect()
+    }
+
+    fn all(dir: &Path) -> Vec<(u64, String)> {
+        texts(&LogReader::open(dir).read_all().unwrap())
+    }
+
+    fn line(seq: u64, text: &str) -> (u64, String) {
+        (seq, text.to_owned())
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_is_empty_and_can_come_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web-0");
+        let mut reader = LogReader::open(&path);
+        assert_eq!(reader.next_entry().unwrap(), None);
+        LogWriter::open(&path).unwrap().append(RUN, Stream::Stdout, b"now\n");
+        assert!(matches!(reader.next_entry().unwrap(), Some(Entry::Line(line)) if line.bytes == b"now"));
+        assert_eq!(reader.next_entry().unwrap(), None);
+    }
+
+    #[test]
+    fn numbers_go_on_over_restarts_of_the_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::open(dir.path()).unwrap();
+        writer.append(RUN, Stream::Stdout, b"one\ntwo");
+        // The keeper was killed here: nobody ended the line.
+        drop(writer);
+        let mut writer = LogWriter::open(dir.path()).unwrap();
+        writer.append(RunId([2; 16]), Stream::Stdout, b"three\n");
+        writer.end(RunId([2; 16]));
+        assert_eq!(all(dir.path()), [line(1, "one"), line(2, "two"), line(3, "three")]);
+        let mut reader = LogReader::after(dir.path(), 2);
+        assert_eq!(texts(&reader.read_all().unwrap()), [line(3, "three")]);
+    }
+
+    #[test]
+    fn an_unfinished_line_is_shown_at_the_end_and_given_whole_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::open(dir.path()).unwrap();
+        writer.append(RUN, Stream::Stdout, b"done\nnot ye");
+        let mut reader = LogReader::open(dir.path());
+        let lines = reader.read_all().unwrap();
+        assert_eq!(texts(&lines), [line(1, "done"), line(1, "not ye")]);
+        assert!(lines[1].cut);
+        writer.append(RUN, Stream::Stdout, b"t\n");
+        let whole = Entry::Line(LogReader::after(dir.path(), 1).read_all().unwrap().remove(0));
+        assert_eq!(reader.next_entry().unwrap(), Some(whole.clone()));
+        assert!(matches!(whole, Entry::Line(line) if line.bytes == b"not yet" && !line.cut && line.seq == 2));
+    }
+
+    #[test]
+    fn a_torn_frame_is_cut_off_and_nothing_before_it_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        LogWriter::open(dir.path()).unwrap().append(RUN, Stream::Stdout, b"first\n");
+        let path = dir.path().join(segment_name(1));
+        let good = fs::read(&path).unwrap();
+        LogWriter::open(dir.path()).unwrap().append(RUN, Stream::Stdout, b"second\n");
+        let whole = fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            fs::write(&path, &whole[..len]).unwrap();
+            let before = if len < good.len() { 0 } else { 1 };
+            assert_eq!(all(dir.path()).len(), before, "read when cut at {len}");
+            LogWriter::open(dir.path()).unwrap().append(RUN, Stream::Stdout, b"third\n");
+            let after = all(dir.path());
+            assert_eq!(after.last(), Some(&line(before as u64 + 1, "third")), "written when cut at {len}");
+        }
+    }
+
+    #[test]
+    fn damage_in_an_old_segment_costs_no_more_than_the_rest_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::with_limit(dir.path(), 1000).unwrap();
+        for i in 0..60 {
+            writer.append(RUN, Stream::Stdout, format!("line {i}\n").as_bytes());
+        }
+        let firsts = segments(dir.path()).unwrap();
+        assert!(firsts.len() >= 3, "{firsts:?}");
+        let second = File::options().write(true).open(dir.path().join(segment_name(firsts[1]))).unwrap();
+        second.write_all_at(b"?", 200).unwrap();
+        let mut reader = LogReader::open(dir.path());
+        let (mut lines, mut missed) = (0, 0);
+        while let Some(entry) = reader.next_entry().unwrap() {
+            match entry {
+                Entry::Line(_) => lines += 1,
+                Entry::Missed(count) => missed += count,
+            }
+        }
+        assert_eq!(lines + missed, 60);
+        assert!(missed > 0 && missed <= firsts[2] - firsts[1], "{missed}");
+    }
+
+    #[test]
+    fn rotation_keeps_the_newest_and_a_reader_under_it_learns_what_it_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::with_limit(dir.path(), 10_000).unwrap();
+        let mut number = 0u64;
+        let mut write = |writer: &mut LogWriter, lines: u32| {
+            for _ in 0..lines {
+                number += 1;
+                writer.append(RUN, Stream::Stdout, format!("{number} {}\n", "x".repeat(100)).as_bytes());
+            }
+            number
+        };
+        write(&mut writer, 10);
+        let mut reader = LogReader::open(dir.path());
+        let mut seen = 0;
+        while let Some(Entry::Line(line)) = reader.next_entry().unwrap() {
+            seen = line.seq;
+        }
+        assert_eq!(seen, 10);
+        // Ten segments' worth while the reader sleeps. Its own segment it still has, though the file was removed.
+        let last = write(&mut writer, 700);
+        assert_eq!(segments(dir.path()).unwrap().len(), SEGMENTS_MAX);
+        let mut missed = 0;
+        while let Some(entry) = reader.next_entry().unwrap() {
+            match entry {
+                Entry::Missed(count) => {
+                    assert!(missed == 0 && count > 0, "missed once, in one go");
+                    missed = count;
+                    seen += count;
+                }
+                Entry::Line(line) => {
+                    assert_eq!(line.seq, seen + 1);
+                    assert!(
+                        line.bytes.starts_with(format!("{} ", line.seq).as_bytes()),
+                        "the number is the line's own"
+                    );
+                    seen = line.seq;
+                }
+            }
+        }
+        assert_eq!(seen, last);
+        assert!(missed > 0);
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_sees_every_line_once_over_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::with_limit(dir.path(), 3000).unwrap();
+        let mut reader = LogReader::open(dir.path());
+        let mut seen = 0;
+        for i in 0..2000u64 {
+            // In two halves, so that unfinished lines stand at every kind of border.
+            writer.append(RUN, Stream::Stdout, format!("line {i}").as_bytes());
+            if i % 7 == 0 {
+                writer.append(RUN, Stream::Stderr, b"other\n");
+            }
+            writer.append(RUN, Stream::Stdout, b", whole\n");
+            while let Some(entry) = reader.next_entry().unwrap() {
+                let Entry::Line(line) = entry else { panic!("nothing is missed") };
+                seen += 1;
+                assert_eq!(line.seq, seen);
+                assert!(!line.cut);
+            }
+        }
+        assert_eq!(seen, 2000 + 2000_u64.div_ceil(7));
+    }
+
+    #[test]
+    fn a_line_without_end_is_kept_in_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::open(dir.path()).unwrap();
+        writer.append(RUN, Stream::Stdout, &vec![b'x'; 3 * LINE_LEN_MAX + 5]);
+        writer.end(RUN);
+        let lines = LogReader::open(dir.path()).read_all().unwrap();
+        let shown: Vec<_> = lines.iter().map(|line| (line.seq, line.bytes.len(), line.cut)).collect();
+        let full = LINE_LEN_MAX;
+        assert_eq!(shown, [(1, full, true), (2, full, true), (3, full, true), (4, 5, false)]);
+    }
 }

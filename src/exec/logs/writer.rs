@@ -242,3 +242,70 @@ fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LogReader, SEGMENTS_MAX};
+    use super::*;
+
+    const RUN: RunId = RunId([1; 16]);
+
+    #[test]
+    fn a_full_disk_loses_output_and_says_so_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::open(dir.path()).unwrap();
+        writer.append(RUN, Stream::Stdout, b"before\nhalf a li");
+        // Every write to this file fails for lack of space, full(4).
+        let disk = std::mem::replace(&mut writer.segment, File::options().write(true).open("/dev/full").unwrap());
+        writer.append(RUN, Stream::Stdout, b"ne\nlost\n");
+        writer.append(RUN, Stream::Stderr, b"lost too\n");
+        writer.segment = disk;
+        writer.append(RUN, Stream::Stdout, b"after\n");
+        let lines = LogReader::open(dir.path()).read_all().unwrap();
+        let shown: Vec<_> = lines.iter().map(|line| (line.seq, line.stream, &line.bytes[..])).collect();
+        let expected: [(u64, Stream, &[u8]); 4] = [
+            (1, Stream::Stdout, b"before"),
+            (2, Stream::Stdout, b"half a li"),
+            (3, Stream::Narun, b"17 bytes of output lost: no space left on device"),
+            (4, Stream::Stdout, b"after"),
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_log_of_a_later_version_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(segment_name(1));
+        fs::write(&path, b"narunlog\x02and more").unwrap();
+        assert!(matches!(LogWriter::open(dir.path()), Err(OpenError::Version(of)) if of == path));
+        assert_eq!(fs::read(&path).unwrap(), b"narunlog\x02and more");
+    }
+
+    #[test]
+    fn two_runs_may_write_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = RunId([2; 16]);
+        let mut writer = LogWriter::open(dir.path()).unwrap();
+        writer.append(RUN, Stream::Stdout, b"from ");
+        writer.append(other, Stream::Stdout, b"of the ");
+        writer.append(RUN, Stream::Stdout, b"one\n");
+        writer.append(other, Stream::Stdout, b"other\n");
+        let lines = LogReader::open(dir.path()).read_all().unwrap();
+        let shown: Vec<_> = lines.iter().map(|line| (line.run, &line.bytes[..])).collect();
+        assert_eq!(shown, [(RUN, &b"from one"[..]), (other, b"of the other")]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = LogWriter::with_limit(dir.path(), 5000).unwrap();
+        for _ in 0..1000 {
+            writer.append(RUN, Stream::Stdout, &[b'x'; 200]);
+            writer.append(RUN, Stream::Stdout, b"\n");
+        }
+        let firsts = segments(dir.path()).unwrap();
+        assert_eq!(firsts.len(), SEGMENTS_MAX);
+        let size: u64 = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        assert!(size < SEGMENTS_MAX as u64 * 6000, "{size}");
+    }
+}

@@ -1,17 +1,19 @@
 //! A process by descriptor (pidfd_open(2)): a signal sent to it can never reach another one that got its number. Shell.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 /// A process.
 #[derive(Debug)]
-pub(super) struct PidFd(OwnedFd);
+pub(crate) struct PidFd(OwnedFd);
 
 impl PidFd {
     /// The process that has this number now.
-    pub(super) fn open(pid: Pid) -> nix::Result<Self> {
+    pub(crate) fn open(pid: Pid) -> nix::Result<Self> {
         // SAFETY: makes a new descriptor, close-on-exec by itself.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0u32) })?;
         let fd = RawFd::try_from(fd).expect("descriptors are small numbers");
@@ -20,7 +22,7 @@ impl PidFd {
     }
 
     /// Sends a signal. One to a process that has ended is no error.
-    pub(super) fn signal(&self, number: i32) -> nix::Result<()> {
+    pub(crate) fn signal(&self, number: i32) -> nix::Result<()> {
         let no_details = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: without details the kernel fills in what kill(2) would.
         let result =
@@ -29,5 +31,12 @@ impl PidFd {
             Ok(_) | Err(Errno::ESRCH) => Ok(()),
             Err(e) => Err(e),
         }
+    }
+
+    /// Waits until the process has ended; whether it did so within `limit`.
+    pub(crate) fn wait(&self, limit: Duration) -> nix::Result<bool> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        Ok(poll(&mut fds, timeout)? > 0)
     }
 }
