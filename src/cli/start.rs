@@ -10,7 +10,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::crdt::ticket::Ticket;
 use crate::ids::{NAME_LEN_MAX, NodeName};
-use crate::node::config::{JoinOptions, LISTEN_DEFAULT, Origin, Ready, StartOptions};
+use crate::node::config::{JoinOptions, Origin, Ready, StartOptions};
+use crate::node::run::{self, RunError};
 
 use super::confirm::ask;
 use super::failure::Failure;
@@ -251,16 +252,15 @@ fn run_node(node: impl FnOnce() -> Node) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    runtime.block_on(wired(node())).map_err(|error| Failure::failed(format!("{error:#}")))
+    runtime.block_on(wired(node())).map_err(Failure::failed)
 }
 
-/// The one place where the command line hands over to the node: `node::run::{start, join}` belong here.
-async fn wired(node: Node) -> anyhow::Result<()> {
-    let start = match node {
-        Node::Start(start) => start,
-        Node::Join(join) => join.start,
-    };
-    anyhow::bail!("the node of {} (listening at {LISTEN_DEFAULT}) is not part of this build", start.data_dir.display())
+/// The one place where the command line hands over to the node.
+async fn wired(node: Node) -> Result<(), RunError> {
+    match node {
+        Node::Start(options) => run::start(options).await,
+        Node::Join(options) => run::join(options).await,
+    }
 }
 
 #[cfg(test)]
