@@ -4,3 +4,11 @@
 //! the fetching of one blob from many peers.
 
 pub mod image;
+
+pub mod store;
+// What the store is asked for: verified programs, blobs for other nodes, blobs of other nodes.
+pub mod executable;
+pub mod fetch;
+pub mod provide;
+pub mod shell;
+mod wire;
