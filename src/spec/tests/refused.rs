@@ -32,6 +32,7 @@ fn what_is_no_map_of_fields_is_refused_whole() {
         ("name: [web\n", "neither YAML nor JSON"),
         ("name: web\n tag: v1\n", "at line 2 column"),
         ("{\"name\": \"web\" \"tag\": \"v1\"}", "at line 1 column"),
+        ("{name: web, tag: [}", "at line 1 column 19"),
         ("name: *unknown", "unknown anchor at line 1 column 7"),
         ("name: !secret web\ntag: v1", "found the YAML tag `!secret`"),
         ("? [a, b]\n: c", "found a list for the name of a field"),
@@ -62,10 +63,26 @@ fn a_text_cannot_cost_more_than_its_size() {
     let repeated = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), vec!["*a"; 200].join(", "));
     assert!(refused(&repeated).to_string().contains("aliases grow to more than"));
 
-    for open in ["[", "{a: ", "- ", "? "] {
+    for (open, reason) in [
+        ("[", "too many brackets for YAML"),
+        ("{a: ", "too many brackets for YAML"),
+        ("a: [", "too many brackets for YAML"),
+        ("{\"a\": ", "recursion limit exceeded"),
+        ("- ", "recursion limit exceeded"),
+        ("? ", "recursion limit exceeded"),
+    ] {
         let deep = open.repeat(WRITTEN_LEN_MAX / open.len());
-        assert!(refused(&deep).to_string().contains("neither YAML nor JSON"), "{open}");
+        assert!(refused(&deep).to_string().contains(reason), "{open}: {}", refused(&deep));
     }
+}
+
+/// A variable may hold JSON full of brackets, and JSON itself may have any number of them.
+#[test]
+fn brackets_in_good_measure_are_no_harm() {
+    let value = "[{}]".repeat(1_000);
+    parsed(&format!("name: web\ntag: v1\nenv: [{{name: A, value: '{value}'}}]"));
+    let many = "[{}]".repeat(32_000);
+    parsed(&format!(r#"{{"name": "web", "tag": "v1", "env": [{{"name": "A", "value": "{many}"}}]}}"#));
 }
 
 #[test]
