@@ -11,6 +11,7 @@ pub mod keeper;
 pub(crate) mod launch;
 pub(crate) mod namespace;
 
+pub(crate) mod cause;
 pub(crate) mod cgroup;
 pub(crate) mod pidfd;
 
