@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 
+use super::cause::why;
 use crate::ids::{InstanceId, RunId};
 
 /// Where the keeper writes down its base group, for whoever has to clean up after it.
@@ -32,7 +33,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
     /// A file that says where groups are cannot be read.
-    #[error("cannot read `{path}`: {cause}")]
+    #[error("cannot read `{path}`: {}", why(cause))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -46,7 +47,7 @@ pub enum GroupError {
     #[error("`{0}` has no `cgroup.kill`: the kernel is older than 5.14")]
     NoKill(PathBuf),
     /// A group cannot be made.
-    #[error("cannot make the cgroup `{path}`: {cause}")]
+    #[error("cannot make the cgroup `{path}`: {}", why(cause))]
     Make {
         /// Which one.
         path: PathBuf,
@@ -54,7 +55,7 @@ pub enum GroupError {
         cause: io::Error,
     },
     /// No process can be put into a group.
-    #[error("cannot move a process into the cgroup `{path}`: {cause}")]
+    #[error("cannot move a process into the cgroup `{path}`: {}", why(cause))]
     Enter {
         /// Which one.
         path: PathBuf,
@@ -62,13 +63,13 @@ pub enum GroupError {
         cause: io::Error,
     },
     /// Whether processes can be moved at all was tried, in vain.
-    #[error("cannot move a process into a new cgroup: {cause}")]
+    #[error("cannot move a process into a new cgroup: {}", why(cause))]
     Probe {
         /// Why.
         cause: io::Error,
     },
     /// The processes of a group cannot be killed.
-    #[error("cannot kill the processes of the cgroup `{path}`: {cause}")]
+    #[error("cannot kill the processes of the cgroup `{path}`: {}", why(cause))]
     Kill {
         /// Which one.
         path: PathBuf,
@@ -79,7 +80,7 @@ pub enum GroupError {
     #[error("the processes of the cgroup `{0}` did not end within {SWEEP_WAIT_MAX:?} after they were killed")]
     Stuck(PathBuf),
     /// A group cannot be removed.
-    #[error("cannot remove the cgroup `{path}`: {cause}")]
+    #[error("cannot remove the cgroup `{path}`: {}", why(cause))]
     Remove {
         /// Which one.
         path: PathBuf,
@@ -87,7 +88,7 @@ pub enum GroupError {
         cause: io::Error,
     },
     /// The record of the base group cannot be written.
-    #[error("cannot write `{path}`: {cause}")]
+    #[error("cannot write `{path}`: {}", why(cause))]
     Record {
         /// Which file.
         path: PathBuf,

@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,6 +21,7 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{self, AccessFlags, Pid};
 
+use super::cause::Cause;
 use super::cgroup::{Group, GroupError};
 use super::plan::LaunchPlan;
 
@@ -109,43 +109,6 @@ pub(crate) enum LaunchError {
     Run { path: PathBuf, cause: Cause },
     #[error("{what} holds a zero byte, which no program can be given")]
     ZeroByte { what: String },
-}
-
-/// A system error in the words of our messages: lower case, without its number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Cause(pub(crate) Errno);
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.desc();
-        let mut chars = text.chars();
-        match (chars.next(), chars.clone().next()) {
-            // A word is lowered, an abbreviation is not.
-            (Some(first), Some(second)) if second.is_lowercase() => {
-                write!(f, "{}{}", first.to_ascii_lowercase(), chars.as_str())
-            }
-            _ => f.write_str(text),
-        }
-    }
-}
-
-impl From<Errno> for Cause {
-    fn from(errno: Errno) -> Self {
-        Self(errno)
-    }
-}
-
-impl Cause {
-    /// The system's number behind an error of the standard library.
-    pub(crate) fn from_io(error: &io::Error) -> Self {
-        Self(error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))
-    }
-}
-
-impl From<io::Error> for Cause {
-    fn from(error: io::Error) -> Self {
-        Self::from_io(&error)
-    }
 }
 
 /// Does everything that there is to do in the child, and becomes the program. Returns only when a step has failed.
@@ -330,13 +293,6 @@ fn shebang(script: &File) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn causes_read_like_the_rest_of_the_sentence() {
-        assert_eq!(Cause(Errno::EACCES).to_string(), "permission denied");
-        assert_eq!(Cause(Errno::EIO).to_string(), "I/O error");
-        assert_eq!(Cause::from(io::Error::from_raw_os_error(libc::ENOENT)).to_string(), "no such file or directory");
-    }
 
     #[test]
     fn a_script_names_its_interpreter() {

@@ -12,6 +12,7 @@ pub mod supervisor;
 pub mod keeper;
 pub mod logs;
 
+pub(crate) mod cause;
 pub(crate) mod cgroup;
 pub(crate) mod launch;
 pub(crate) mod namespace;

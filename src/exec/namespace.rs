@@ -17,6 +17,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{self, ForkResult, Gid, Pid, Uid};
 
+use super::cause::why;
 use super::launch::{LaunchError, Start, exit_with_report, run_order_or_exit};
 use super::pidfd::PidFd;
 
@@ -168,7 +169,7 @@ impl Record {
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     /// The records cannot be read.
-    #[error("cannot read the records in `{path}`: {cause}")]
+    #[error("cannot read the records in `{path}`: {}", why(cause))]
     Records {
         /// Which folder.
         path: PathBuf,

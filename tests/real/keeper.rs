@@ -448,7 +448,7 @@ async fn a_keeper_that_cannot_start_is_reported_with_its_last_words() {
     let (inputs, _events) = tokio::sync::mpsc::channel(10);
     let exe = host::exe();
     let started = narun::exec::keeper::client::KeeperClient::connect_or_start(&host.layout, exe, inputs).await;
-    let error = started.err().expect("no keeper can start").to_string();
+    let error = started.expect_err("no keeper can start").to_string();
     assert!(error.contains("the keeper ended at once (exit status: 1)"), "{error}");
     assert!(error.contains("cannot lock"), "{error}");
     fs::remove_dir(host.layout.root().join(LOCK_NAME)).unwrap();

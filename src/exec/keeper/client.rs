@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::message::{Event, Request, VERSION_NEWEST, VERSION_OLDEST};
 use super::socket::{self, Socket};
 use super::{KeeperError, sweep_leftovers};
+use crate::exec::cause::why;
 use crate::exec::plan::{Kept, LaunchPlan, ProcessEvent};
 use crate::ids::RunId;
 use crate::node::engine::input::Input;
@@ -58,7 +59,7 @@ const QUOTE_LEN_MAX: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The socket is there and cannot be used.
-    #[error("cannot connect to the keeper at `{path}`: {cause}")]
+    #[error("cannot connect to the keeper at `{path}`: {}", why(cause))]
     Connect {
         /// Which socket.
         path: PathBuf,
@@ -77,7 +78,7 @@ pub enum ClientError {
         reason: String,
     },
     /// Its own log cannot be opened.
-    #[error("cannot open `{path}`: {cause}")]
+    #[error("cannot open `{path}`: {}", why(cause))]
     Log {
         /// Which file.
         path: PathBuf,
@@ -85,7 +86,7 @@ pub enum ClientError {
         cause: io::Error,
     },
     /// The program cannot be started.
-    #[error("cannot start the keeper `{exe}`: {cause}")]
+    #[error("cannot start the keeper `{exe}`: {}", why(cause))]
     Spawn {
         /// Which program.
         exe: PathBuf,
@@ -170,7 +171,7 @@ impl KeeperClient {
 
 impl Processes for KeeperClient {
     fn launch(&mut self, plan: LaunchPlan) {
-        self.ask(Request::Launch { plan });
+        self.ask(Request::Launch { plan: Box::new(plan) });
     }
 
     fn signal(&mut self, run: RunId, signal: i32) {
@@ -197,7 +198,7 @@ struct Task {
     /// Taken out of the queue while there was no keeper to send to.
     waiting: VecDeque<Ask>,
     /// Launches without an answer yet: sent again over a new connection.
-    launches: BTreeMap<RunId, LaunchPlan>,
+    launches: BTreeMap<RunId, Box<LaunchPlan>>,
     /// Kills whose runs are not over yet: sent again as well.
     kills: BTreeSet<RunId>,
     /// Somebody waits for the keeper to be gone.

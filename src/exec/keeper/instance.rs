@@ -282,7 +282,7 @@ impl Instance {
                 Ok(true) => return None,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(instance = %self.plan.instance, %error, "cannot see whether a tree has gone")
+                    tracing::warn!(instance = %self.plan.instance, %error, "cannot see whether a tree has gone");
                 }
             }
             if let Err(error) = group.remove() {

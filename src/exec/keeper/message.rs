@@ -33,7 +33,7 @@ pub(super) enum Request {
     Launch {
         /// How.
         #[n(0)]
-        plan: LaunchPlan,
+        plan: Box<LaunchPlan>,
     },
     /// Send a signal to the first process of a run; nothing happens when there is no such run, or it has ended.
     #[n(2)]

@@ -34,6 +34,7 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
+use super::cause::why;
 use super::cgroup::{self, GroupError};
 use super::namespace::{self, SweepError};
 use spawn::Grouping;
@@ -66,7 +67,7 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
     /// The data directory is not there.
-    #[error("cannot use the data directory `{path}`: {cause}")]
+    #[error("cannot use the data directory `{path}`: {}", why(cause))]
     DataDir {
         /// Which one.
         path: PathBuf,
@@ -74,7 +75,7 @@ pub enum KeeperError {
         cause: io::Error,
     },
     /// Its lock cannot be taken.
-    #[error("cannot lock `{path}`: {cause}")]
+    #[error("cannot lock `{path}`: {}", why(cause))]
     Lock {
         /// Which file.
         path: PathBuf,
@@ -99,7 +100,7 @@ pub enum KeeperError {
         cause: Errno,
     },
     /// The socket cannot be made.
-    #[error("cannot listen on `{path}`: {cause}")]
+    #[error("cannot listen on `{path}`: {}", why(cause))]
     Listen {
         /// Which one.
         path: PathBuf,

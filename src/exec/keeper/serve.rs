@@ -301,7 +301,7 @@ impl Keeper {
         match request {
             Request::Hello { oldest, newest } => self.greet(oldest, newest),
             _ if !self.node.as_ref().is_some_and(|node| node.is_greeted) => self.drop_node("it did not say hello"),
-            Request::Launch { plan } => self.launch(plan),
+            Request::Launch { plan } => self.launch(*plan),
             Request::Signal { run, signal } => {
                 if let Some(instance) = self.instances.get_mut(&run) {
                     instance.signal(signal);

@@ -40,11 +40,6 @@ const BACKLOG: i32 = 8;
 pub(super) struct Socket(OwnedFd);
 
 impl Socket {
-    /// Takes over a connected, non-blocking SOCK_SEQPACKET socket.
-    pub(super) fn new(fd: OwnedFd) -> Self {
-        Self(fd)
-    }
-
     /// Sends one message. `WouldBlock` when the other side is slow: nothing was sent.
     pub(super) fn send<T: minicbor::Encode<()>>(&self, message: &T) -> io::Result<()> {
         let mut packet = vec![PACKET_VERSION, FORM_INLINE];

@@ -14,8 +14,9 @@ use nix::sys::socket::{
 };
 use nix::unistd::{self, ForkResult, Pid};
 
+use crate::exec::cause::Cause;
 use crate::exec::cgroup::{BaseGroup, Group, GroupError};
-use crate::exec::launch::{Cause, LaunchError, REPORT_FAILED, REPORT_LEN_MAX, REPORT_READY, Start, run_order_or_exit};
+use crate::exec::launch::{LaunchError, REPORT_FAILED, REPORT_LEN_MAX, REPORT_READY, Start, run_order_or_exit};
 use crate::exec::namespace::{self, Record, User};
 use crate::exec::plan::LaunchPlan;
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use futures::Stream as FuturesStream;
@@ -77,10 +77,10 @@ impl LogQuery {
 /// The lines of the log in `dir` that `query` asks for, in the order of their numbers, with a word where rotation was faster
 /// than the reader. Without `follow` the stream ends with what is there, an unfinished last line included; a following stream
 /// gives a line once it is whole. An error is the last item.
-pub fn lines(dir: PathBuf, query: LogQuery) -> impl FuturesStream<Item = io::Result<Entry>> + Send {
+pub fn lines(dir: &Path, query: LogQuery) -> impl FuturesStream<Item = io::Result<Entry>> + Send + use<> {
     let reader = match query.from {
-        Start::After(seq) => LogReader::after(&dir, seq),
-        Start::Beginning | Start::Tail(_) | Start::Since(_) => LogReader::open(&dir),
+        Start::After(seq) => LogReader::after(dir, seq),
+        Start::Beginning | Start::Tail(_) | Start::Since(_) => LogReader::open(dir),
     };
     let cursor = Cursor { reader, query, is_started: false, batch: VecDeque::new(), is_at_end: false };
     stream::unfold(Some(cursor), |cursor| async {
@@ -179,7 +179,6 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::pin::pin;
 
     use futures::StreamExt;
@@ -194,7 +193,7 @@ mod tests {
     const WAIT_MAX: Duration = Duration::from_secs(20);
 
     async fn texts(dir: &Path, query: LogQuery) -> Vec<String> {
-        let entries: Vec<_> = lines(dir.to_owned(), query).collect().await;
+        let entries: Vec<_> = lines(dir, query).collect().await;
         let text = |entry: io::Result<Entry>| match entry.unwrap() {
             Entry::Line(line) => String::from_utf8(line.bytes).unwrap(),
             Entry::Missed(count) => format!("missed {count}"),
@@ -240,7 +239,7 @@ mod tests {
             }
         });
         // More than is kept is written meanwhile: some lines may be missed, but each is accounted for.
-        let mut stream = pin!(lines(dir.path().to_owned(), LogQuery { follow: true, ..LogQuery::default() }));
+        let mut stream = pin!(lines(dir.path(), LogQuery { follow: true, ..LogQuery::default() }));
         let mut last = 0;
         while last < 3000 {
             let entry = tokio::time::timeout(WAIT_MAX, stream.next()).await.expect("a line comes").unwrap().unwrap();

@@ -12,13 +12,14 @@ use std::time::SystemTime;
 
 use super::frame::{CHUNK_LEN_MAX, Frame, Kind, Open, Parsed, SEGMENT_HEADER, Stream};
 use super::{SEGMENT_LEN_MAX, SEGMENTS_MAX, lines, segment_name, segments};
+use crate::exec::cause::why;
 use crate::ids::RunId;
 
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be made.
-    #[error("cannot make the log folder `{path}`: {cause}")]
+    #[error("cannot make the log folder `{path}`: {}", why(cause))]
     MakeFolder {
         /// Which one.
         path: PathBuf,
@@ -26,7 +27,7 @@ pub enum OpenError {
         cause: io::Error,
     },
     /// The segments cannot be listed.
-    #[error("cannot list the log folder `{path}`: {cause}")]
+    #[error("cannot list the log folder `{path}`: {}", why(cause))]
     List {
         /// Which one.
         path: PathBuf,
@@ -34,7 +35,7 @@ pub enum OpenError {
         cause: io::Error,
     },
     /// The newest segment cannot be read, cut or made.
-    #[error("cannot open the log segment `{path}`: {cause}")]
+    #[error("cannot open the log segment `{path}`: {}", why(cause))]
     Segment {
         /// Which one.
         path: PathBuf,
@@ -124,7 +125,7 @@ impl LogWriter {
         let lost = self.lost.entry(run).or_insert_with(|| Lost { bytes: 0, cause: String::new() });
         lost.bytes += len as u64;
         if let Some(cause) = cause {
-            lost.cause = crate::exec::launch::Cause::from_io(cause).to_string();
+            lost.cause = why(cause);
         }
     }
 
