@@ -5,3 +5,12 @@
 //! that is the order of a start, the control groups, the log files.
 
 pub mod plan;
+
+pub mod keeper;
+
+pub(crate) mod launch;
+pub(crate) mod namespace;
+
+pub(crate) mod cgroup;
+
+pub mod logs;
