@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use iroh_blobs::store::fs::options::Options;
 use iroh_blobs::{Hash, HashAndFormat};
 use nix::sys::statvfs::statvfs;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::ids::BlobHash;
 use crate::node::layout::Layout;
@@ -41,6 +42,9 @@ const COLLECT_EVERY: Duration = Duration::from_secs(60);
 /// Bytes read at once from what is imported, and how many of those pieces may wait for the disk.
 const CHUNK_LEN: usize = 64 << 10;
 const CHUNKS_MAX: usize = 8;
+
+/// How long a failed import waits for the store to come to rest before it tidies up.
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 const WHOLE: &str = "whole/";
 const PART: &str = "part/";
@@ -341,18 +345,27 @@ impl BlobStore {
 
     async fn import_chunks(self, chunks: mpsc::Receiver<Chunk>) -> Result<BlobHash, BlobError> {
         self.imports().under_way += 1;
-        let counted = Counted { chunks, size: Arc::default() };
-        let size = counted.size.clone();
+        let (broken, broke_off) = oneshot::channel();
+        let source = Source { chunks, size: Arc::default(), broken: Some(broken) };
+        let size = source.size.clone();
         let imported = async {
-            let added = self.iroh().add_stream(counted).await;
-            let tag = added.temp_tag().await.map_err(|error| self.import_error(&error))?;
+            let adding = async { self.iroh().add_stream(source).await.temp_tag().await };
+            let tag = tokio::select! {
+                added = adding => added.map_err(|error| self.import_error(&error))?,
+                Ok(()) = broke_off => return Err(BlobError::Source(io::ErrorKind::UnexpectedEof.into())),
+            };
             let hash = BlobHash(*tag.hash().as_bytes());
             // The temporary tag is held until the lasting one stands.
-            self.seal(&hash, size.load(std::sync::atomic::Ordering::Relaxed)).await?;
+            self.seal(&hash, size.load(Ordering::Relaxed)).await?;
             Ok(hash)
         }
         .await;
 
+        if imported.is_err() {
+            // The store's own task ends a moment after we have left it, and may yet create its file. Where the store is too busy
+            // for an idle moment, the file goes with the next failure, or at the next start.
+            let _ = tokio::time::timeout(IDLE_WAIT_MAX, self.iroh().wait_idle()).await;
+        }
         let mut imports = self.imports();
         imports.under_way -= 1;
         imports.dirty |= imported.is_err();
@@ -383,27 +396,37 @@ enum Chunk {
     End,
 }
 
-/// The chunks as the store wants them; it must see an error, and not an end, where they break off.
-struct Counted {
+/// The chunks as the store wants them. Where they break off it gives neither an end, which would make a blob of half an upload,
+/// nor an error, at which iroh-blobs 0.104 may panic ("multiple values were yielded"): it says so on its own channel, and
+/// its reader is dropped.
+struct Source {
     chunks: mpsc::Receiver<Chunk>,
-    size: Arc<std::sync::atomic::AtomicU64>,
+    size: Arc<AtomicU64>,
+    broken: Option<oneshot::Sender<()>>,
 }
 
-impl futures::Stream for Counted {
+impl futures::Stream for Source {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(match ready!(self.chunks.poll_recv(cx)) {
+        match ready!(self.chunks.poll_recv(cx)) {
             Some(Chunk::Bytes(bytes)) => {
-                self.size.fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
-                Some(Ok(bytes))
+                self.size.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                Poll::Ready(Some(Ok(bytes)))
             }
             Some(Chunk::End) => {
-                self.chunks.close();
-                None
+                self.broken = None;
+                Poll::Ready(None)
             }
-            None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
-        })
+            None => match self.broken.take() {
+                Some(broken) => {
+                    // Nobody listens only where the import has failed already.
+                    let _ = broken.send(());
+                    Poll::Pending
+                }
+                None => Poll::Pending,
+            },
+        }
     }
 }
 
