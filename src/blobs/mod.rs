@@ -6,9 +6,10 @@
 pub mod image;
 
 pub mod store;
-// What the store is asked for: verified programs, blobs for other nodes, blobs of other nodes.
+// What the store is asked for: to take blobs in, make programs of them, fetch them from other nodes and give them to those.
 pub mod executable;
 pub mod fetch;
+mod import;
 pub mod provide;
 pub mod shell;
 mod wire;
