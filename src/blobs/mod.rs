@@ -1,17 +1,17 @@
 //! Content by its hash.
 //!
 //! Pure: `image` names a binary by service, tag and platform; `plan` says who should hold which blob. Shells: `store` holds blobs
-//! durably, `executable` makes verified programs of them, `fetch` gets one from several members at once, `provide` gives them to
-//! members, `shell` does both for the runtime.
+//! durably and `import` takes them in, `executable` makes verified programs of them, `fetch` gets one from several members at
+//! once, `provide` gives them to members, `shell` does both for the runtime.
 
 pub mod image;
 pub mod plan;
 
+pub mod executable;
 pub mod fetch;
 pub mod provide;
 pub mod shell;
 pub mod store;
 
-pub mod executable;
-
+mod import;
 mod wire;

@@ -29,6 +29,7 @@ use super::handle::{COMMANDS_MAX, NodeHandle};
 use super::identity::{Identity, IdentityError};
 use super::layout::Layout;
 use super::lock::{DataDirLock, LockError};
+use super::logs::disk::DiskLogs;
 use super::logs::gather::Gather;
 use super::runtime::{self, Doors, INPUTS_MAX, World};
 use super::shells::{Clock, DiskError};
@@ -256,7 +257,7 @@ impl Ground {
         blobs.verify_executables().await?;
         shell.report_holding().await;
 
-        let logs = Arc::new(doors::KeptLogs::new(layout.clone()));
+        let logs = Arc::new(DiskLogs::new(layout.clone()));
         let gather = Gather::new(node.clone(), logs.clone(), Arc::new(doors::LogStreams(transport.clone())));
         let (stop, stop_asked) = StopSender::new();
         let state = ApiState {
