@@ -226,6 +226,11 @@ impl Node {
         self.seen.iter().filter(|event| matching(event)).count()
     }
 
+    /// Takes no more events.
+    pub(crate) fn deaf(self) -> KeeperClient {
+        self.client
+    }
+
     /// Ends as a node does that is killed: without a word.
     pub(crate) async fn vanish(self) {
         self.task.abort();

@@ -359,6 +359,26 @@ async fn shutdown_ends_everything_politely_first() {
 }
 
 #[tokio::test]
+async fn shutdown_is_carried_out_whatever_becomes_of_the_connection() {
+    let mut host = Host::new();
+    let mut node = host.node().await;
+    let plan = host.script("some", "sleep 600");
+    let pid = node.launch(&plan).await;
+    // Nobody takes the events any more, the connection breaks, and two ask at once.
+    let client = node.deaf();
+    host.interrupt();
+    let grace = Duration::from_secs(5);
+    tokio::join!(client.shutdown(grace), client.shutdown(grace));
+    assert!(!lives(pid));
+    assert!(sweep_leftovers(host.layout.root()).is_ok(), "no keeper lives");
+
+    let node = host.node().await;
+    host.kill_keeper();
+    node.client.shutdown(grace).await;
+    assert!(sweep_leftovers(host.layout.root()).is_ok(), "no keeper was started anew");
+}
+
+#[tokio::test]
 async fn a_killed_keeper_takes_its_instances_along_and_is_replaced() {
     let mut host = Host::new();
     let mut node = host.node().await;
