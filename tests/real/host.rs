@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use narun::exec::keeper;
 use narun::exec::keeper::client::KeeperClient;
-use narun::exec::keeper::{self, KeeperError};
 use narun::exec::logs::{LogLine, LogReader, Stream};
 use narun::exec::plan::{Ended, Kept, LaunchPlan, ProcessEvent};
 use narun::ids::{BlobHash, InstanceId, RunId, ServiceName};
@@ -131,12 +131,20 @@ impl Host {
 
     /// Kills the keeper, if one lives.
     pub(crate) fn kill_keeper(&self) {
-        if let (Err(KeeperError::Running(_)), Some(pid)) =
-            (keeper::sweep_leftovers(self.layout.root()), self.keeper_pid())
-        {
-            // SAFETY: the lock is held, so the number is that of the keeper which this test started.
+        let Some(pid) = self.keeper_pid() else { return };
+        // The number may be another process's by now: only a keeper of this very directory is killed.
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let root = self.layout.root().to_str().expect("a path that is text");
+        if command.split('\0').any(|word| word == "keeper") && command.split('\0').any(|word| word == root) {
+            // SAFETY: this test started it.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
+    }
+
+    /// Waits until the keeper's lock is free and nothing is left of it. A lock may seem to be held for a moment by a process
+    /// that another test is just forking.
+    pub(crate) async fn is_swept(&self) {
+        eventually("the keeper to be gone", || keeper::sweep_leftovers(self.layout.root()).ok()).await;
     }
 }
 
