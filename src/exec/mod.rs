@@ -1,8 +1,8 @@
 //! Processes on this host.
 //!
 //! Pure: `plan` is the fully resolved launch plan that crosses to the keeper and knows no specification; `supervisor` is the
-//! state table of one instance; `backoff` says when to try again. Shells: the keeper that owns the processes, the one function
-//! that is the order of a start, the control groups, the log files.
+//! state table of one instance; `backoff` says when to try again. Shells: the keeper that owns the processes; `launch`, the one
+//! function that is the order of a start; control groups and PID namespaces, which hold trees together; the log files.
 
 pub mod plan;
 

@@ -73,6 +73,20 @@ impl Host {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the binary starts")
     }
 
+    /// Starts a keeper that sees a small file system of its own in place of the log folder; gives the way to it from outside.
+    /// Needs root.
+    pub(crate) fn start_keeper_with_small_disk(&self, size: &str) -> (Child, PathBuf) {
+        let script = r#"mount -t tmpfs -o "size=$1" none "$2" && exec "$3" keeper --data-dir "$4""#;
+        let logs = self.layout.logs();
+        fs::create_dir_all(&logs).expect("a folder in a temporary directory");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", size]).arg(&logs).arg(exe()).arg(self.layout.root());
+        let keeper = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("unshare starts");
+        let beneath = logs.strip_prefix("/").expect("an absolute path");
+        let seen = PathBuf::from(format!("/proc/{}/root", keeper.id())).join(beneath);
+        (keeper, seen)
+    }
+
     /// A plan that runs a shell script.
     pub(crate) fn script(&mut self, service: &str, script: &str) -> LaunchPlan {
         let binary = self.file(service, &format!("#!/bin/sh\n{script}\n"));

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use narun::exec::keeper::{LOCK_NAME, sweep_leftovers};
-use narun::exec::logs::Stream;
+use narun::exec::logs::{LogLine, LogReader, Stream};
 use narun::exec::plan::ProcessEvent;
 use narun::node::shells::Processes;
 
@@ -187,6 +187,36 @@ async fn output_of_any_shape_survives() {
     let plan = host.script("closes", "exec 1>&-; echo still here >&2; sleep 0.2; exit 4");
     assert_eq!(node.run(&plan).await, (Some(4), None));
     assert_eq!(host.text(&plan, Stream::Stderr), ["still here"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_output_and_nothing_else() {
+    if !host::is_root() {
+        return host::skip("only root can mount a small file system");
+    }
+    let mut host = Host::new();
+    let (_keeper, logs) = host.start_keeper_with_small_disk("1m");
+    eventually("the socket", || host.layout.keeper_socket().exists().then_some(())).await;
+    fs::write(logs.join("ballast"), vec![0; 400_000]).unwrap();
+    let mut node = host.node().await;
+    let script = "echo before; head -c 3000000 /dev/zero | tr '\\0' x; touch filled\n\
+                  while [ ! -e go ]; do sleep 0.02; done; echo; echo after; exit 3";
+    let plan = host.script("noisy", script);
+    node.launch(&plan).await;
+    // The program does not wait for the disk.
+    eventually("it has written all", || plan.work_dir.join("filled").exists().then_some(())).await;
+    fs::remove_file(logs.join("ballast")).unwrap();
+    fs::write(plan.work_dir.join("go"), "").unwrap();
+    assert_eq!(node.exit(&plan).await.code, Some(3));
+    let lines = LogReader::open(&logs.join(plan.instance.to_string())).read_all().unwrap();
+    let text = |line: &LogLine| String::from_utf8_lossy(&line.bytes).into_owned();
+    assert_eq!(lines.first().map(text), Some("before".to_owned()));
+    assert_eq!(lines.last().map(text), Some("after".to_owned()));
+    let notices: Vec<String> = lines.iter().filter(|line| line.stream == Stream::Narun).map(text).collect();
+    let [notice] = &notices[..] else { panic!("{notices:?}") };
+    let lost: usize = notice.strip_suffix(" bytes of output lost: no space left on device").unwrap().parse().unwrap();
+    let kept: usize = lines.iter().filter(|line| line.bytes.starts_with(b"x")).map(|line| line.bytes.len()).sum();
+    assert_eq!(kept + lost, 3_000_000, "every byte is kept or counted");
 }
 
 #[tokio::test]
