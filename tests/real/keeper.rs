@@ -618,9 +618,11 @@ fn all_of_this_holds_for_an_unprivileged_user() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     let (tests, exe) = (dir.path().join("tests"), dir.path().join("narun"));
-    // The build's own folder may be closed to others.
-    fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
-    fs::copy(host::exe(), &exe).unwrap();
+    // The build's own folder may be closed to others. Copied by another process: a file that this one has written may still
+    // be held by a child that some other test was forking meanwhile, and could not be run.
+    for (from, to) in [(std::env::current_exe().unwrap(), &tests), (host::exe(), &exe)] {
+        assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+    }
     let mut again = nobody(tests.to_str().unwrap());
     again.args(["keeper::", "--test-threads=2"]).env("TMPDIR", dir.path()).env(host::EXE_VARIABLE, &exe);
     let output = again.current_dir("/").output().unwrap();
