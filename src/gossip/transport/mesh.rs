@@ -110,7 +110,7 @@ enum Happened {
 impl Mesh {
     pub(super) fn new(ends: Ends) -> Self {
         let (members, news, readers) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
-        Self { ends, members, news, readers, tasks: JoinSet::new() }
+        Self { ends, members, news, readers, ungreeted: None, tasks: JoinSet::new() }
     }
 
     /// Runs until it is told to stop, or nobody is left who could tell it.

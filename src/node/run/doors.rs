@@ -19,13 +19,11 @@ use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::{BlobEvent, Input, Request};
 use crate::node::handle::NodeHandle;
 use crate::node::logs::disk::DiskLogs;
-use crate::node::logs::{self, Duplex, LogPeers};
+use crate::node::logs::serve::LogServer;
+use crate::node::logs::{Duplex, LogPeers};
 
 /// Largest binary, in bytes; the API counts uploads against the same limit.
 const BLOB_LEN_MAX: u64 = 8 << 30;
-
-/// How many readers of this node's logs other nodes may have at once: some people at each of many nodes.
-const LOG_READERS_MAX: usize = 256;
 
 /// Uploads into the store.
 pub(super) struct Uploads {
@@ -65,17 +63,14 @@ impl LogPeers for LogStreams {
 
 /// Lets other members read this node's logs, until the transport stops.
 pub(super) async fn serve_logs(transport: Transport, logs: Arc<DiskLogs>, node: NodeName) {
+    let server = Arc::new(LogServer::new(logs, node));
     let mut incoming = transport.accept(Protocol::Logs);
     let mut readers = JoinSet::new();
     while let Some((peer, stream)) = incoming.next().await {
         while readers.try_join_next().is_some() {}
-        if readers.len() >= LOG_READERS_MAX {
-            tracing::warn!(peer = %peer.short(), limit = LOG_READERS_MAX, "reader of logs refused: too many at once");
-            continue;
-        }
-        let (logs, node) = (logs.clone(), node.clone());
+        let server = server.clone();
         readers.spawn(async move {
-            if let Err(error) = logs::serve::serve(stream, logs, node).await {
+            if let Err(error) = server.serve(stream).await {
                 tracing::debug!(peer = %peer.short(), %error, "reader of logs went away");
             }
         });
