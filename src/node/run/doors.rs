@@ -32,7 +32,10 @@ pub(super) struct Uploads {
 }
 
 impl BlobDoor for Uploads {
-    fn import(&self, content: BoxStream<'static, io::Result<Bytes>>) -> BoxFuture<'_, Result<(BlobHash, u64), Refusal>> {
+    fn import(
+        &self,
+        content: BoxStream<'static, io::Result<Bytes>>,
+    ) -> BoxFuture<'_, Result<(BlobHash, u64), Refusal>> {
         Box::pin(async move {
             let imported = self.store.import_reader(StreamReader::new(content), BLOB_LEN_MAX).await;
             let (hash, size) = imported.map_err(|error| Refusal::new(RefusalCode::Unavailable, error))?;

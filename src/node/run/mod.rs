@@ -102,7 +102,9 @@ pub enum RunError {
     )]
     AlreadyMember(std::path::PathBuf),
     /// Another name was asked for than the one that the node was admitted under.
-    #[error("this node is `{is}`, and cannot be started as `{asked}`\na node keeps the name that it was admitted under")]
+    #[error(
+        "this node is `{is}`, and cannot be started as `{asked}`\na node keeps the name that it was admitted under"
+    )]
     OtherName {
         /// The node's name.
         is: NodeName,
