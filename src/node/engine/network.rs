@@ -126,8 +126,22 @@ impl Engine {
             }
         }
         if acknowledge {
-            let id = crate::gossip::message::NewsId::of(bytes);
-            out.send_when_durable(from, &Message::Acknowledge(id));
+            self.acknowledge_news(from, bytes, out);
+        }
+    }
+
+    /// Says that news is on this node's disk, if it is: news that builds on what this node lacks is not kept, and comes again once
+    /// it has been given that.
+    fn acknowledge_news(&self, from: NodeKey, bytes: &[u8], out: &mut Out) {
+        match minicbor::decode::<News>(bytes) {
+            Ok(News::Document(delta)) if !self.catalog.contains(&delta) => {
+                out.send(from, &sync::roots(&self.catalog, &self.roster));
+            }
+            Ok(_) => {
+                let id = crate::gossip::message::NewsId::of(bytes);
+                out.send_when_durable(from, &Message::Acknowledge(id));
+            }
+            Err(_) => {}
         }
     }
 

@@ -32,6 +32,11 @@ impl Engine {
         self.settle_time();
         self.settle_services(out);
         self.settle_housekeeping(out);
+        for (to, id) in self.acks.ask_again(self.now.mono, self.cluster.connected()) {
+            if let Some(message) = self.dissemination.ask_to_acknowledge(&id) {
+                out.send(to, &message);
+            }
+        }
         for (request, refusal) in self.acks.tick(self.now.mono) {
             out.reply(request, Err(refusal));
         }
@@ -130,6 +135,7 @@ impl Engine {
             name: member.name.clone(),
             standing: self.cluster.standing(now, key),
             eligible: self.known.facts(key).is_some_and(|facts| service.runs_on(&facts.platform)),
+            unknown: self.known.facts(key).is_none(),
         };
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
         let incumbents = self.known.incumbents(name);
