@@ -18,6 +18,9 @@ pub mod blobs;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod crdt;
 pub mod exec;
-
 pub mod gossip;
+
 pub mod node;
+
+pub mod api;
+pub mod cli;

@@ -78,6 +78,7 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
             doors.view.send_if_modified(|shown| self.show(shown));
 
             let deadline = self.engine.next_deadline();
+            let mut command = None;
             tokio::select! {
                 biased;
                 committed = self.world.disk.confirmed() => {
@@ -86,8 +87,8 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                         self.perform(effect);
                     }
                 }
-                command = doors.commands.recv() => match command {
-                    Some(command) => batch.push(self.number(command)),
+                asked = doors.commands.recv() => match asked {
+                    Some(asked) => command = Some(asked),
                     None => return Ok(()),
                 },
                 Some(input) = doors.inputs.recv() => batch.push(input),
@@ -98,6 +99,10 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                     Ok(input) => batch.push(input),
                     Err(_) => break,
                 }
+            }
+            // Whoever asks for something has made it possible before: an upload is reported, then deployed.
+            if let Some(command) = command {
+                batch.push(self.number(command));
             }
         }
     }
