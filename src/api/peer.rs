@@ -10,13 +10,8 @@ use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 
+use crate::exec::cgroup;
 use crate::node::engine::effect::{Refusal, RefusalCode};
-
-/// What the names of instances' control groups begin with, before the hash of the data directory.
-const GROUP_PREFIX: &str = "narun-";
-
-/// Hexadecimal digits of that hash.
-const GROUP_DIGITS: usize = 16;
 
 /// The process at the other end of a connection, judged when it connected: its number may be another process's later.
 #[derive(Clone, Debug)]
@@ -45,8 +40,9 @@ pub fn peer_allowed(pid: i32) -> Result<(), Refusal> {
         return Err(not_allowed("the caller stands in another PID namespace"));
     }
     let unknown = |error: io::Error| not_allowed(&format!("the caller, process {pid}, cannot be looked at: {error}"));
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(unknown)?;
-    if in_instance_group(&groups) {
+    let groups = |who: &str| fs::read_to_string(format!("/proc/{who}/cgroup"));
+    let (ours, theirs) = (groups("self").map_err(unknown)?, groups(&pid.to_string()).map_err(unknown)?);
+    if is_instance(&ours, &theirs) {
         return Err(not_allowed(&format!("the caller, process {pid}, belongs to an instance")));
     }
     let namespace = fs::read_link(format!("/proc/{pid}/ns/pid")).map_err(unknown)?;
@@ -60,20 +56,10 @@ fn not_allowed(reason: &str) -> Refusal {
     Refusal::new(RefusalCode::NotAllowed, format!("this process may not use the node's socket: {reason}"))
 }
 
-/// Whether the text of a `/proc/<pid>/cgroup` shows an instance's group: a path with a part `narun-<16 hex digits>` that goes
-/// on after it.
-fn in_instance_group(cgroup: &str) -> bool {
-    cgroup.lines().any(|line| {
-        let path = line.splitn(3, ':').nth(2).unwrap_or_default();
-        let mut parts = path.split('/').peekable();
-        std::iter::from_fn(|| parts.next().map(|part| (part, parts.peek().is_some())))
-            .any(|(part, goes_on)| goes_on && is_group_root(part))
-    })
-}
-
-fn is_group_root(part: &str) -> bool {
-    let digits = part.strip_prefix(GROUP_PREFIX).unwrap_or_default();
-    digits.len() == GROUP_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+/// Whether a process with the text `theirs` in `/proc/<pid>/cgroup` stands in an instance's group, seen from a node with `ours`.
+fn is_instance(ours: &str, theirs: &str) -> bool {
+    let path = |text| cgroup::path_in_hierarchy(text).unwrap_or("/");
+    cgroup::in_instance(path(ours), path(theirs))
 }
 
 #[cfg(test)]
@@ -82,20 +68,16 @@ mod tests {
 
     #[test]
     fn an_instance_is_told_by_its_control_group() {
-        assert!(in_instance_group("0::/user.slice/narun-0123456789abcdef/web-0-aabbccdd\n"));
-        assert!(in_instance_group("4:memory:/\n0::/narun-0123456789abcdef/web-0-aabbccdd\n"));
-        assert!(in_instance_group("1:name=x:y:/narun-0123456789abcdef/a:b\n"));
-        for outside in [
-            "",
-            "0::/\n",
-            "0::/system.slice/narun.service\n",
-            "0::/narun-0123456789abcdef\n",
-            "0::/narun-0123456789abcde/web-0\n",
-            "0::/narun-0123456789abcdeg/web-0\n",
-            "0::/my-narun-0123456789abcdef/web-0\n",
-        ] {
-            assert!(!in_instance_group(outside), "{outside:?}");
+        let node = "4:memory:/\n0::/system.slice/narun.service\n";
+        assert!(is_instance(node, "0::/system.slice/narun.service/narun-0123456789abcdef/web-0-aabbccdd\n"));
+        assert!(is_instance(node, "4:memory:/x\n0::/narun-0123456789abcdef/web-0-aabbccdd\n"));
+        for outside in
+            [node, "0::/\n", "", "0::/user.slice\n", "0::/narun-0123456789abcde/web-0\n", "0::/narun-demo/x\n"]
+        {
+            assert!(!is_instance(node, outside), "{outside:?}");
         }
+        let nested = "0::/narun-0123456789abcdef/narun-0-aabbccdd\n";
+        assert!(!is_instance(nested, nested), "a node that is itself an instance still serves those beside it");
     }
 
     #[test]

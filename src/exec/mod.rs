@@ -19,3 +19,4 @@ pub(crate) mod cause;
 pub(crate) mod cgroup;
 pub(crate) mod launch;
 pub(crate) mod namespace;
+pub(crate) mod pidfd;

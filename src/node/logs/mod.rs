@@ -6,11 +6,15 @@
 //!
 //! A slow reader slows only itself: every stream is pulled, and between two tasks stands a short bounded queue.
 
+pub mod disk;
 pub mod gather;
 pub mod local;
 pub mod merge;
 pub mod serve;
 pub mod wire;
+
+#[cfg(test)]
+mod cluster_tests;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;

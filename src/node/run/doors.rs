@@ -132,7 +132,7 @@ impl Cursor {
             _ => None,
         };
         loop {
-            match self.reader.next() {
+            match self.reader.next_entry() {
                 Ok(Some(entry)) => {
                     self.take(entry);
                     match tail {

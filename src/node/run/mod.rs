@@ -42,7 +42,7 @@ use crate::blobs::shell::BlobShell;
 use crate::blobs::store::{BlobError, BlobStore};
 use crate::crdt::admission::{Founding, Welcome};
 use crate::crdt::ticket::Ticket;
-use crate::exec::keeper::{ClientError, KeeperClient};
+use crate::exec::keeper::client::{ClientError, KeeperClient};
 use crate::exec::supervisor::STOP_GRACE;
 use crate::gossip::join::{self, JoinError};
 use crate::gossip::transport::{Transport, TransportConfig, TransportError};
