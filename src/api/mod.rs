@@ -28,6 +28,7 @@ pub(crate) mod tests;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::connect_info::ConnectInfo;
@@ -36,6 +37,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 
 use crate::node::engine::effect::{Refusal, RefusalCode};
 use crate::node::handle::NodeHandle;
@@ -57,14 +59,34 @@ pub struct ApiState {
     pub stop: StopSender,
 }
 
-/// Serves the API until `shutdown` is ready, and then until the answers under way are given.
+/// How long answers under way may go on when the API ends: enough for every answer but a stream of lines, which has no end.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Serves the API until `shutdown` is ready, and then for a moment the answers under way. When this returns, nobody can connect
+/// any more: `narun stop` takes that for the end of the node.
 pub async fn serve(
     listener: UnixListener,
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let service = router(state).into_make_service_with_connect_info::<Caller>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+    let (ending, ended) = oneshot::channel::<()>();
+    let shutdown = async move {
+        shutdown.await;
+        // Fails only when nobody serves any more.
+        let _ = ending.send(());
+    };
+    let out_of_time = async {
+        // An error means that the serving ended by itself; then this must not be faster than its result.
+        if ended.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(LAST_ANSWERS_WITHIN).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, service).with_graceful_shutdown(shutdown) => served,
+        () = out_of_time => Ok(()),
+    }
 }
 
 fn router(state: ApiState) -> Router {

@@ -80,6 +80,68 @@ mod tests {
         assert!(!is_instance(nested, nested), "a node that is itself an instance still serves those beside it");
     }
 
+    /// A process that waits in another namespace or group, and ends with this value.
+    struct Elsewhere(std::process::Child);
+
+    impl Elsewhere {
+        /// Starts `command`, which says a line when it is there.
+        fn start(command: &[&str]) -> Self {
+            let mut child = std::process::Command::new(command[0])
+                .args(&command[1..])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+            assert_eq!(line, "there\n");
+            Self(child)
+        }
+    }
+
+    impl Drop for Elsewhere {
+        fn drop(&mut self) {
+            // It waits for the end of its input.
+            drop(self.0.stdin.take());
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_process_in_another_pid_namespace_is_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: making a PID namespace needs root");
+            return;
+        }
+        let elsewhere = Elsewhere::start(&["unshare", "--pid", "--fork", "sh", "-c", "echo there; read end"]);
+        let outside = elsewhere.0.id();
+        let inside = fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).unwrap();
+        let pid = inside.trim().parse().unwrap();
+        let refusal = peer_allowed(pid).unwrap_err();
+        assert!(refusal.message.contains("PID namespace"), "{refusal}");
+    }
+
+    #[test]
+    fn a_process_in_an_instances_group_is_refused() {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let root = mounts.lines().find_map(|mount| {
+            let mut parts = mount.split(' ').skip(1);
+            Some((parts.next()?, parts.next()?)).filter(|(_, kind)| *kind == "cgroup2").map(|(path, _)| path)
+        });
+        let base = root.map(|root| format!("{root}/narun-{:016x}", std::process::id()));
+        let made = base.as_ref().map(|base| fs::create_dir_all(format!("{base}/web-0")));
+        let (Some(base), Some(Ok(()))) = (base, made) else {
+            eprintln!("SKIPPED: no cgroup2 hierarchy can be written to");
+            return;
+        };
+        let script = format!("echo $$ > {base}/web-0/cgroup.procs; echo there; read end");
+        let elsewhere = Elsewhere::start(&["sh", "-c", &script]);
+        let refusal = peer_allowed(elsewhere.0.id().try_into().unwrap()).map_err(|refusal| refusal.message);
+        drop(elsewhere);
+        fs::remove_dir(format!("{base}/web-0")).and_then(|()| fs::remove_dir(&base)).unwrap();
+        assert!(refusal.unwrap_err().contains("belongs to an instance"));
+    }
+
     #[test]
     fn this_process_is_allowed_and_one_that_is_gone_is_not() {
         peer_allowed(std::process::id().try_into().unwrap()).unwrap();

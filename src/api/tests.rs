@@ -43,6 +43,7 @@ pub(crate) struct Api {
     queries: Arc<Mutex<Vec<LogQuery>>>,
     pub(crate) stopped: mpsc::Receiver<()>,
     shutdown: Option<oneshot::Sender<()>>,
+    serving: tokio::task::JoinHandle<io::Result<()>>,
     _dir: tempfile::TempDir,
 }
 
@@ -71,9 +72,9 @@ impl Api {
         };
         let (shutdown, over) = oneshot::channel::<()>();
         let listener = socket::bind(&path).unwrap();
-        tokio::spawn(serve(listener, state, over.map(drop)));
+        let serving = tokio::spawn(serve(listener, state, over.map(drop)));
         let client = Client::new(path, Duration::from_secs(20));
-        Self { client, view, asked, queries, stopped, shutdown: Some(shutdown), _dir: dir }
+        Self { client, view, asked, queries, stopped, shutdown: Some(shutdown), serving, _dir: dir }
     }
 
     pub(crate) fn asked(&self) -> Vec<Request> {
@@ -660,6 +661,18 @@ async fn a_followed_line_is_not_held_back() {
     for _ in 0..4 {
         tokio::time::timeout(Duration::from_secs(20), events.next()).await.unwrap().unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_stream_without_end_does_not_hold_up_the_end() {
+    let mut api = Api::start(view(), revised).await;
+    let asked = wire::Logs { follow: true, ..Default::default() };
+    let mut events = api.client.logs(&asked).await.unwrap();
+    events.next().await.unwrap().unwrap();
+    api.end();
+    let serving = &mut api.serving;
+    tokio::time::timeout(Duration::from_secs(20), serving).await.expect("the API does not end").unwrap().unwrap();
+    assert!(matches!(api.client.version().await, Err(ClientError::NoNode { .. })));
 }
 
 #[tokio::test]

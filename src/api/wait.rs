@@ -88,7 +88,7 @@ pub fn progress(view: &View, name: &ServiceName, revision: u32) -> Progress {
             reasons.push(describe(instance));
         }
     }
-    reasons.extend(short(service, &ready, instances()));
+    reasons.extend(short(view, service, &ready));
     let desired = service.wanted.iter().map(|wanted| wanted.desired).sum();
     finish(desired, ready.values().sum(), reasons, given_up)
 }
@@ -113,18 +113,18 @@ pub(super) fn has_process(state: InstanceState) -> bool {
 }
 
 /// Rows of the wanted state for which no node has an instance to show, not even a pending one.
-fn short<'a>(
-    service: &ServiceView,
-    ready: &BTreeMap<&NodeName, u32>,
-    instances: impl Iterator<Item = &'a InstanceView> + Clone,
-) -> Vec<String> {
+fn short(view: &View, service: &ServiceView, ready: &BTreeMap<&NodeName, u32>) -> Vec<String> {
+    let on = |node: &NodeName| {
+        let of_service = view.instances.iter().filter(|instance| instance.service == service.name);
+        of_service.filter(|instance| instance.wanted && instance.node == *node).count()
+    };
     let mut reasons = Vec::new();
     for wanted in &service.wanted {
         match &wanted.node {
             None if wanted.desired > 0 => reasons.push(format!("no node can take {} of the instances", wanted.desired)),
             None => {}
             Some(node) => {
-                let listed = instances.clone().filter(|instance| instance.wanted && instance.node == *node).count();
+                let listed = on(node);
                 let up = ready.get(node).copied().unwrap_or_default();
                 if up < wanted.desired && listed < wanted.desired as usize {
                     reasons.push(format!("{up} of {} instances are ready on node `{node}`", wanted.desired));

@@ -10,37 +10,27 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use iroh_blobs::store::GcConfig;
 use iroh_blobs::store::fs::FsStore;
 use iroh_blobs::store::fs::options::Options;
 use iroh_blobs::{Hash, HashAndFormat};
 use nix::sys::statvfs::statvfs;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
 
 use crate::ids::BlobHash;
 use crate::node::layout::Layout;
+
+use super::import::Imports;
 
 /// How much of the disk an import or a fetch leaves free: the databases of this node have to go on, and a full disk would
 /// stop them.
 pub const DISK_RESERVE: u64 = 4 << 20;
 
-/// After how many bytes the free space is looked at again while a blob is imported.
-const SPACE_CHECK_EVERY: u64 = 1 << 20;
-
 /// How often the store removes what has no tag.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
-
-/// Bytes read at once from what is imported, and how many of those pieces may wait for the disk.
-const CHUNK_LEN: usize = 64 << 10;
-const CHUNKS_MAX: usize = 8;
 
 const WHOLE: &str = "whole/";
 const PART: &str = "part/";
@@ -115,15 +105,7 @@ struct Inner {
     store: FsStore,
     /// The tags' content: what is whole, with its size in bytes.
     whole: RwLock<BTreeMap<BlobHash, u64>>,
-    imports: Mutex<Imports>,
-}
-
-/// A failed import leaves a file of a name that nobody knows in the store's folder for such; when no import is under way, all
-/// that stands there is left over.
-#[derive(Debug, Default)]
-struct Imports {
-    under_way: usize,
-    dirty: bool,
+    imports: Imports,
 }
 
 impl BlobStore {
@@ -144,7 +126,7 @@ impl BlobStore {
             .await
             .map_err(|error| BlobError::Open { path: root, cause: error.to_string() })?;
         let whole = RwLock::new(BTreeMap::new());
-        let inner = Inner { layout: layout.clone(), store, whole, imports: Mutex::default() };
+        let inner = Inner { layout: layout.clone(), store, whole, imports: Imports::default() };
         let this = Self { inner: Arc::new(inner) };
         this.read_tags().await?;
         Ok(this)
@@ -163,31 +145,6 @@ impl BlobStore {
     /// All whole blobs with their sizes in bytes.
     pub fn list(&self) -> Vec<(BlobHash, u64)> {
         self.whole().iter().map(|(hash, size)| (*hash, *size)).collect()
-    }
-
-    /// Takes in what `reader` holds, at most `size_max` bytes. When it returns the blob is durable; when it fails, or is
-    /// cancelled, nothing is left of it.
-    pub async fn import_reader(
-        &self,
-        reader: impl AsyncRead + Send,
-        size_max: u64,
-    ) -> Result<(BlobHash, u64), BlobError> {
-        let (chunks, waiting) = mpsc::channel(CHUNKS_MAX);
-        // In a task of its own, so that it cleans up although the caller may be cancelled.
-        let importing = tokio::spawn(self.clone().import_chunks(waiting));
-        let fed = self.feed(reader, size_max, chunks).await;
-        let imported = match importing.await {
-            Ok(imported) => imported,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
-        match (fed, imported) {
-            // The store's own complaint about the end of its input would only hide the cause.
-            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
-            (Ok(size), Ok(hash)) => {
-                tracing::info!(blob = %hash.short(), size, "imported");
-                Ok((hash, size))
-            }
-        }
     }
 
     /// Removes a blob, whole or part, and its executable. Its bytes leave the disk within a minute.
@@ -222,6 +179,15 @@ impl BlobStore {
 
     pub(super) fn iroh(&self) -> &FsStore {
         &self.inner.store
+    }
+
+    pub(super) fn imports(&self) -> &Imports {
+        &self.inner.imports
+    }
+
+    /// The folder where the store puts what is being imported, under names of its own.
+    pub(super) fn unfinished_imports(&self) -> PathBuf {
+        self.layout().blobs().join("temp")
     }
 
     /// The file that holds the blob's bytes; the smallest ones stand in the database instead.
@@ -309,104 +275,6 @@ impl BlobStore {
     }
 }
 
-/// Importing.
-impl BlobStore {
-    /// Reads to the end, and says so only there: an input that just breaks off is no blob.
-    async fn feed(
-        &self,
-        reader: impl AsyncRead + Send,
-        size_max: u64,
-        chunks: mpsc::Sender<Chunk>,
-    ) -> Result<u64, BlobError> {
-        let mut reader = std::pin::pin!(reader);
-        let (mut size, mut checked_at) = (0_u64, None);
-        loop {
-            if checked_at.is_none_or(|at| size - at >= SPACE_CHECK_EVERY) {
-                self.check_space(0)?;
-                checked_at = Some(size);
-            }
-            let mut chunk = BytesMut::with_capacity(CHUNK_LEN);
-            let read = reader.read_buf(&mut chunk).await.map_err(BlobError::Source)?;
-            size += read as u64;
-            if size > size_max {
-                return Err(BlobError::TooLong(size_max));
-            }
-            let chunk = if read == 0 { Chunk::End } else { Chunk::Bytes(chunk.freeze()) };
-            // Nobody takes it: the import has failed, and tells why itself.
-            if chunks.send(chunk).await.is_err() || read == 0 {
-                return Ok(size);
-            }
-        }
-    }
-
-    async fn import_chunks(self, chunks: mpsc::Receiver<Chunk>) -> Result<BlobHash, BlobError> {
-        self.imports().under_way += 1;
-        let counted = Counted { chunks, size: Arc::default() };
-        let size = counted.size.clone();
-        let imported = async {
-            let added = self.iroh().add_stream(counted).await;
-            let tag = added.temp_tag().await.map_err(|error| self.import_error(&error))?;
-            let hash = BlobHash(*tag.hash().as_bytes());
-            // The temporary tag is held until the lasting one stands.
-            self.seal(&hash, size.load(std::sync::atomic::Ordering::Relaxed)).await?;
-            Ok(hash)
-        }
-        .await;
-
-        let mut imports = self.imports();
-        imports.under_way -= 1;
-        imports.dirty |= imported.is_err();
-        if imports.under_way == 0 && std::mem::take(&mut imports.dirty) {
-            clear(&self.layout().blobs().join("temp"));
-        }
-        imported
-    }
-
-    fn imports(&self) -> MutexGuard<'_, Imports> {
-        self.inner.imports.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn import_error(&self, error: &(dyn Error + 'static)) -> BlobError {
-        if is_full(error) {
-            return match self.check_space(0) {
-                Err(full) => full,
-                // Room was made since, by the failed import itself or by others.
-                Ok(()) => BlobError::Full { path: self.layout().root().to_owned(), wanted: DISK_RESERVE, free: 0 },
-            };
-        }
-        store_error("take in a blob", error)
-    }
-}
-
-enum Chunk {
-    Bytes(Bytes),
-    End,
-}
-
-/// The chunks as the store wants them; it must see an error, and not an end, where they break off.
-struct Counted {
-    chunks: mpsc::Receiver<Chunk>,
-    size: Arc<std::sync::atomic::AtomicU64>,
-}
-
-impl futures::Stream for Counted {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(match ready!(self.chunks.poll_recv(cx)) {
-            Some(Chunk::Bytes(bytes)) => {
-                self.size.fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
-                Some(Ok(bytes))
-            }
-            Some(Chunk::End) => {
-                self.chunks.close();
-                None
-            }
-            None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
-        })
-    }
-}
-
 pub(super) fn iroh_hash(hash: &BlobHash) -> Hash {
     Hash::from_bytes(hash.0)
 }
@@ -441,21 +309,6 @@ pub(super) fn store_error(what: &'static str, error: &dyn Error) -> BlobError {
     BlobError::Store { what, cause }
 }
 
-/// Whether somewhere in this error the system said that the disk, or the user's share of it, is full.
-fn is_full(error: &(dyn Error + 'static)) -> bool {
-    let mut error = Some(error);
-    while let Some(here) = error {
-        let kind = here.downcast_ref::<io::Error>().map(io::Error::kind);
-        let full = matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
-        // Between its threads the store hands on the text alone.
-        if full || here.to_string().contains("os error 28") {
-            return true;
-        }
-        error = here.source();
-    }
-    false
-}
-
 /// The data, its hash tree, and the names of both.
 fn sync_blob_files(data: &Path) -> Result<(), BlobError> {
     for path in [data.to_owned(), data.with_extension("obao4")] {
@@ -473,7 +326,7 @@ fn sync_blob_files(data: &Path) -> Result<(), BlobError> {
 }
 
 /// Removes the files of a folder. What cannot be removed takes room and does no other harm.
-fn clear(folder: &Path) {
+pub(super) fn clear(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if let Err(error) = fs::remove_file(&path) {

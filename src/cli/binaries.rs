@@ -108,7 +108,7 @@ mod tests {
         let content = [b"#!/bin/sh\n".to_vec(), vec![b'#'; 3 * HEAD_LEN]].concat();
         let script = file(dir.path(), "run.sh", &content);
         let me = PathBuf::from("/proc/self/exe");
-        let found = look_at(&[script.clone(), me]).unwrap();
+        let found = look_at(&[script, me]).unwrap();
         assert_eq!((found[0].platforms.as_slice(), found[0].size), (&[Platform::any()][..], content.len() as u64));
         assert_eq!((found[0].hash, found[0].file_name.as_str()), (BlobHash::of(&content), "run.sh"));
         assert_eq!(found[1].platforms[0].os, "linux");

@@ -26,7 +26,7 @@ impl Output {
 
     /// Writes a text that has its own line breaks.
     pub(crate) fn text(&mut self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
-        self.sink.write_all(text.as_ref()).map_err(cannot_write)
+        self.sink.write_all(text.as_ref()).map_err(|error| cannot_write(&error))
     }
 
     /// Writes a value as JSON.
@@ -44,11 +44,11 @@ impl Output {
 
     /// Brings everything to the reader.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.sink.flush().map_err(cannot_write)
+        self.sink.flush().map_err(|error| cannot_write(&error))
     }
 }
 
-fn cannot_write(error: io::Error) -> Failure {
+fn cannot_write(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::NoReader,
         _ => Failure::failed(format!("cannot write to standard output: {error}")),

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -34,6 +35,12 @@ const UMASK: Mode = Mode::from_bits_truncate(0o022);
 
 /// Longest first line of a script that is looked at to name its interpreter in an error: what the kernel reads (execve(2)).
 const SHEBANG_LEN_MAX: u64 = 256;
+
+/// How often and how soon a program's file that is busy (ETXTBSY) is tried again. Whoever wrote it has closed it, but a child that
+/// was forked meanwhile has its copy of the descriptor until it execs, which takes milliseconds.
+const BUSY_TRIES: u32 = 100;
+/// See [`BUSY_TRIES`].
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// On the report socket: this child (by the sender's credentials) is about to become the program.
 pub(crate) const REPORT_READY: u8 = 1;
@@ -210,24 +217,40 @@ fn become_program(plan: &LaunchPlan) -> Result<Infallible, LaunchError> {
     if let Some(name) = &plan.interpreter {
         let path = find_interpreter(name, plan)?;
         let argv = arguments([name.as_bytes(), plan.binary.as_os_str().as_bytes()], plan)?;
-        let Err(e) = unistd::execve(&path, &argv, &env);
+        let e = exec_unless_busy(|| unistd::execve(&path, &argv, &env));
         return Err(LaunchError::RunInterpreter { name: name.clone(), cause: e.into() });
     }
     let argv = arguments([plan.instance.service.as_str().as_bytes()], plan)?;
     let mut head = [0; 2];
     let is_script = binary.read_at(&mut head, 0).is_ok_and(|len| len == 2) && &head == b"#!";
-    let Err(errno) = if is_script {
-        // By path: the script's interpreter opens it again, and the descriptor is closed by then.
-        unistd::execve(&text(plan.binary.as_os_str().as_bytes(), || "the binary's path".to_owned())?, &argv, &env)
-    } else {
-        unistd::fexecve(binary.as_fd(), &argv, &env)
-    };
+    let path = text(plan.binary.as_os_str().as_bytes(), || "the binary's path".to_owned())?;
+    let errno = exec_unless_busy(|| {
+        if is_script {
+            // By path: the script's interpreter opens it again, and the descriptor is closed by then.
+            unistd::execve(&path, &argv, &env)
+        } else {
+            unistd::fexecve(binary.as_fd(), &argv, &env)
+        }
+    });
     let path = plan.binary.clone();
     Err(match errno {
         Errno::ENOEXEC => LaunchError::Format(path),
         Errno::ENOENT if is_script => LaunchError::NoShebang { interpreter: shebang(&binary), path },
         errno => LaunchError::Run { path, cause: errno.into() },
     })
+}
+
+/// Execs, and returns only why it could not.
+fn exec_unless_busy(exec: impl Fn() -> nix::Result<Infallible>) -> Errno {
+    let mut tries = 0;
+    loop {
+        let Err(errno) = exec();
+        tries += 1;
+        if errno != Errno::ETXTBSY || tries >= BUSY_TRIES {
+            return errno;
+        }
+        std::thread::sleep(BUSY_PAUSE);
+    }
 }
 
 /// Opens the verified binary and makes sure that it is a file which nobody else can have changed.

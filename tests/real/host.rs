@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use narun::exec::keeper;
 use narun::exec::keeper::client::KeeperClient;
-use narun::exec::keeper::{self, KeeperError};
 use narun::exec::logs::{LogLine, LogReader, Stream};
 use narun::exec::plan::{Ended, Kept, LaunchPlan, ProcessEvent};
 use narun::ids::{BlobHash, InstanceId, RunId, ServiceName};
@@ -73,6 +73,20 @@ impl Host {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the binary starts")
     }
 
+    /// Starts a keeper that sees a small file system of its own in place of the log folder; gives the way to it from outside.
+    /// Needs root.
+    pub(crate) fn start_keeper_with_small_disk(&self, size: &str) -> (Child, PathBuf) {
+        let script = r#"mount -t tmpfs -o "size=$1" none "$2" && exec "$3" keeper --data-dir "$4""#;
+        let logs = self.layout.logs();
+        fs::create_dir_all(&logs).expect("a folder in a temporary directory");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", size]).arg(&logs).arg(exe()).arg(self.layout.root());
+        let keeper = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("unshare starts");
+        let beneath = logs.strip_prefix("/").expect("an absolute path");
+        let seen = PathBuf::from(format!("/proc/{}/root", keeper.id())).join(beneath);
+        (keeper, seen)
+    }
+
     /// A plan that runs a shell script.
     pub(crate) fn script(&mut self, service: &str, script: &str) -> LaunchPlan {
         let binary = self.file(service, &format!("#!/bin/sh\n{script}\n"));
@@ -131,12 +145,20 @@ impl Host {
 
     /// Kills the keeper, if one lives.
     pub(crate) fn kill_keeper(&self) {
-        if let (Err(KeeperError::Running(_)), Some(pid)) =
-            (keeper::sweep_leftovers(self.layout.root()), self.keeper_pid())
-        {
-            // SAFETY: the lock is held, so the number is that of the keeper which this test started.
+        let Some(pid) = self.keeper_pid() else { return };
+        // The number may be another process's by now: only a keeper of this very directory is killed.
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let root = self.layout.root().to_str().expect("a path that is text");
+        if command.split('\0').any(|word| word == "keeper") && command.split('\0').any(|word| word == root) {
+            // SAFETY: this test started it.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
+    }
+
+    /// Waits until the keeper's lock is free and nothing is left of it. A lock may seem to be held for a moment by a process
+    /// that another test is just forking.
+    pub(crate) async fn is_swept(&self) {
+        eventually("the keeper to be gone", || keeper::sweep_leftovers(self.layout.root()).ok()).await;
     }
 }
 
@@ -224,6 +246,11 @@ impl Node {
     /// How many of the events seen so far `matching` says yes to.
     pub(crate) fn count(&self, matching: impl Fn(&ProcessEvent) -> bool) -> usize {
         self.seen.iter().filter(|event| matching(event)).count()
+    }
+
+    /// Takes no more events.
+    pub(crate) fn deaf(self) -> KeeperClient {
+        self.client
     }
 
     /// Ends as a node does that is killed: without a word.

@@ -223,7 +223,8 @@ async fn a_member_that_dies_or_stalls_is_replaced() {
     let bytes = noise(64 * MIB, 2);
     let hash = honest.holds(&bytes).await;
     one.transport.set_members(vec![honest.peer(), staller.peer()]);
-    let fetching = one.fetches(hash, 64 * MIB, &[&honest]);
+    let givers = [&honest];
+    let fetching = one.fetches(hash, 64 * MIB, &givers);
     let dying = async {
         while !one.store.data_path(&hash).exists() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,12 +1,17 @@
 //! A real store in a temporary folder, and on a small disk of its own.
 
 use std::os::unix::fs::PermissionsExt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use nix::mount::{MsFlags, mount, umount};
 use tempfile::TempDir;
+use tokio::io::AsyncRead;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::blobs::import::CHUNK_LEN;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ANY_SIZE: u64 = u64::MAX;

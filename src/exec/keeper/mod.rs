@@ -19,6 +19,8 @@ mod instance;
 mod node;
 mod serve;
 
+mod place;
+
 pub mod client;
 
 use std::fs::{self, File, TryLockError};

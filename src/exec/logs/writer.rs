@@ -10,6 +10,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
 use super::frame::{CHUNK_LEN_MAX, Frame, Kind, Open, Parsed, SEGMENT_HEADER, Stream};
 use super::{SEGMENT_LEN_MAX, SEGMENTS_MAX, lines, segment_name, segments};
 use crate::exec::cause::why;
@@ -98,60 +101,60 @@ impl LogWriter {
     /// Appends what `run` wrote to `stream`.
     pub fn append(&mut self, run: RunId, stream: Stream, bytes: &[u8]) {
         for chunk in bytes.chunks(CHUNK_LEN_MAX) {
-            if !self.tell_what_was_lost(run) {
-                self.lose(run, chunk.len(), None);
-                continue;
-            }
-            if let Err(e) = self.write(run, Kind::Chunk(stream), chunk) {
-                self.lose(run, chunk.len(), Some(&e));
+            if let Err(e) = self.write_after_gap(run, &[(Kind::Chunk(stream), chunk)]) {
+                self.lose(run, chunk.len(), &e);
             }
         }
     }
 
     /// Notes that `run` is over: its unfinished lines end as they are.
     pub fn end(&mut self, run: RunId) {
-        self.tell_what_was_lost(run);
-        let open = self.open.remove(&run).unwrap_or_default();
-        if open != Open::default() {
-            self.open.insert(run, open);
-            // When even this cannot be written the next writer ends the lines.
-            let _ = self.write(run, Kind::Break, &[]);
-            self.open.remove(&run);
+        let is_unfinished = self.open.get(&run).is_some_and(|open| *open != Open::default());
+        if is_unfinished || self.lost.contains_key(&run) {
+            // When even this cannot be written the next writer ends the lines, and what was lost stays untold.
+            let _ = self.write_after_gap(run, &[(Kind::Break, &[])]);
         }
+        self.open.remove(&run);
         self.lost.remove(&run);
     }
 
-    fn lose(&mut self, run: RunId, len: usize, cause: Option<&io::Error>) {
-        let lost = self.lost.entry(run).or_insert_with(|| Lost { bytes: 0, cause: String::new() });
+    fn lose(&mut self, run: RunId, len: usize, cause: &io::Error) {
+        let lost = self.lost.entry(run).or_insert_with(|| Lost { bytes: 0, cause: why(cause) });
         lost.bytes += len as u64;
-        if let Some(cause) = cause {
-            lost.cause = why(cause);
-        }
     }
 
-    /// Writes down how much of `run` is missing, if something is; whether the log can be written to again.
-    fn tell_what_was_lost(&mut self, run: RunId) -> bool {
-        let Some(Lost { bytes, cause }) = self.lost.get(&run) else { return true };
+    /// Writes `frames`, and before them, if something of `run` is missing, how much: all of it or nothing, so that a disk that
+    /// is almost full is not filled with notices.
+    fn write_after_gap(&mut self, run: RunId, frames: &[(Kind, &[u8])]) -> io::Result<()> {
+        let Some(Lost { bytes, cause }) = self.lost.get(&run) else { return self.write(run, frames) };
         let text = format!("{bytes} bytes of output lost: {cause}\n");
         // What follows the gap must not be glued to what stood before it.
-        let told = self
-            .write(run, Kind::Break, &[])
-            .and_then(|()| self.write(run, Kind::Chunk(Stream::Narun), text.as_bytes()));
-        if told.is_ok() {
-            self.lost.remove(&run);
-        }
-        told.is_ok()
+        let mut all: Vec<(Kind, &[u8])> = vec![(Kind::Break, &[]), (Kind::Chunk(Stream::Narun), text.as_bytes())];
+        all.extend(frames);
+        self.write(run, &all)?;
+        self.lost.remove(&run);
+        Ok(())
     }
 
-    fn write(&mut self, run: RunId, kind: Kind, bytes: &[u8]) -> io::Result<()> {
-        if self.len >= self.limit {
-            self.rotate()?;
+    fn write(&mut self, run: RunId, frames: &[(Kind, &[u8])]) -> io::Result<()> {
+        if self.len >= self.limit
+            && let Err(e) = self.rotate()
+            && self.len >= 2 * self.limit
+        {
+            // Up to there the old segment serves: without a descriptor to spare, say, output need not be lost at once.
+            return Err(e);
         }
-        let open = self.open.get(&run).copied().unwrap_or_default();
-        let frame = Frame { at_ns: now_ns(), line: self.next, open, kind, run, bytes };
-        let (lines, open) = lines::count(&frame);
+        let (mut next, mut open) = (self.next, self.open.get(&run).copied().unwrap_or_default());
         self.buffer.clear();
-        frame.encode(&mut self.buffer);
+        for (kind, bytes) in frames {
+            let frame = Frame { at_ns: now_ns(), line: next, open, kind: *kind, run, bytes };
+            let (lines, after) = lines::count(&frame);
+            (next, open) = (next + lines, after);
+            frame.encode(&mut self.buffer);
+        }
+        if frames.len() > 1 {
+            self.reserve()?;
+        }
         if let Err(e) = self.segment.write_all(&self.buffer) {
             // Half a frame may have been written. Cutting needs no room; when it fails too, the next write at this place does
             // what the cutting should have done.
@@ -160,9 +163,21 @@ impl LogWriter {
             return Err(e);
         }
         self.len += self.buffer.len() as u64;
-        self.next += lines;
+        self.next = next;
         self.open.insert(run, open);
         Ok(())
+    }
+
+    /// Makes sure that there is room for the buffer, unseen by readers: of several frames the first must not be read by somebody
+    /// while the last turns out not to fit.
+    fn reserve(&self) -> io::Result<()> {
+        let (at, len) = (i64::try_from(self.len), i64::try_from(self.buffer.len()));
+        let (Ok(at), Ok(len)) = (at, len) else { return Err(io::ErrorKind::FileTooLarge.into()) };
+        match fallocate(&self.segment, FallocateFlags::FALLOC_FL_KEEP_SIZE, at, len) {
+            // A file system that cannot reserve is written to on trust.
+            Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Begins a new segment, and removes the oldest when there are too many.

@@ -245,10 +245,8 @@ impl NetworkBehaviour for Gate {
             FromSwarm::ConnectionClosed(closed) => {
                 self.strangers.remove(&closed.connection_id);
             }
-            FromSwarm::ListenFailure(failure) => {
-                if self.handshakes.remove(&failure.connection_id) {
-                    count(&self.tally.handshakes_failed);
-                }
+            FromSwarm::ListenFailure(failure) if self.handshakes.remove(&failure.connection_id) => {
+                count(&self.tally.handshakes_failed);
             }
             _ => {}
         }

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::disk::DiskLogs;
 use super::gather::Gather;
-use super::serve::serve;
+use super::serve::LogServer;
 use super::{Duplex, LocalLogs, LogItem, LogPeers, LogQuery, Stream, parse_instance};
 use crate::exec::logs::Stream as Kept;
 use crate::exec::logs::writer::LogWriter;
@@ -61,7 +61,8 @@ impl LogPeers for Pipes {
         Box::pin(async move {
             let (name, layout) = found.ok_or_else(|| "connection refused".to_owned())?;
             let (near, far) = tokio::io::duplex(PIPE_LEN);
-            let serving = tokio::spawn(serve(far, Arc::new(DiskLogs::new(layout)), name));
+            let server = LogServer::new(Arc::new(DiskLogs::new(layout)), name);
+            let serving = tokio::spawn(async move { server.serve(far).await });
             self.open.lock().unwrap().push(serving.abort_handle());
             Ok(Box::new(near) as Box<dyn Duplex>)
         })
@@ -317,7 +318,8 @@ async fn garbage_at_the_door_of_the_logs_harms_nothing() {
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 2, 0xff, 0xff], &[0, 0]] {
         let (mut near, far) = tokio::io::duplex(PIPE_LEN);
         let logs: Arc<dyn LocalLogs> = Arc::new(DiskLogs::new(cluster.layout(1)));
-        let serving = tokio::spawn(serve(far, logs, "n1".parse().unwrap()));
+        let server = LogServer::new(logs, "n1".parse().unwrap());
+        let serving = tokio::spawn(async move { server.serve(far).await });
         near.write_all(garbage).await.unwrap();
         near.shutdown().await.unwrap();
         let mut answer = Vec::new();

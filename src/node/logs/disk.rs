@@ -112,7 +112,7 @@ fn read(dir: PathBuf, start: Start, follow: bool) -> BoxStream<'static, LocalIte
         Ok(kept::Entry::Missed(lines)) => LocalItem::Missed(lines),
         Err(error) => LocalItem::Failed(std::io::Error::to_string(&error)),
     };
-    kept::lines(dir, query).map(item).boxed()
+    kept::lines(&dir, query).map(item).boxed()
 }
 
 fn line_of(line: kept::LogLine) -> LocalLine {

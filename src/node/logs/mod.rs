@@ -271,7 +271,7 @@ mod tests {
             since_ns: Some(100),
             until_ns: Some(101),
             grep: Some("needle".into()),
-            ..all.clone()
+            ..all
         };
         assert!(fitting.wants_line(&line));
         for other in [
@@ -279,7 +279,7 @@ mod tests {
             LogQuery { stream: Some(Stream::Stdout), ..fitting.clone() },
             LogQuery { since_ns: Some(101), ..fitting.clone() },
             LogQuery { until_ns: Some(100), ..fitting.clone() },
-            LogQuery { grep: Some("Needle".into()), ..fitting.clone() },
+            LogQuery { grep: Some("Needle".into()), ..fitting },
         ] {
             assert!(!other.wants_line(&line), "{other:?}");
         }

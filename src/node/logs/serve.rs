@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use crate::ids::NodeName;
 
@@ -25,13 +26,41 @@ pub enum StreamError {
     /// What came is not what belongs here.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// As many are answered as may be.
+    #[error("{ANSWERS_MAX} questions are being answered already")]
+    Busy,
     /// Nothing came for too long.
     #[error("nothing came for {0:?}")]
     Silent(Duration),
 }
 
+/// How many questions are answered at once. Each costs a task for each log that it reads; a person has a handful open, and
+/// every node of a cluster may hand on some.
+const ANSWERS_MAX: usize = 256;
+
+/// Answers the other members' questions.
+pub struct LogServer {
+    logs: Arc<dyn LocalLogs>,
+    node: NodeName,
+    room: Semaphore,
+}
+
+impl LogServer {
+    /// A server of the logs of the node with this name.
+    pub fn new(logs: Arc<dyn LocalLogs>, node: NodeName) -> Self {
+        Self { logs, node, room: Semaphore::new(ANSWERS_MAX) }
+    }
+
+    /// Answers one stream until all was said, or the asker goes away. Broken off at once where too many are answered already: the
+    /// asker tries again.
+    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin) -> Result<(), StreamError> {
+        let _place = self.room.try_acquire().map_err(|_| StreamError::Busy)?;
+        serve(stream, self.logs.clone(), self.node.clone()).await
+    }
+}
+
 /// Answers one stream of [`wire::PROTOCOL`] until all was said, or the asker goes away.
-pub async fn serve(
+async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Send + Unpin,
     logs: Arc<dyn LocalLogs>,
     node: NodeName,

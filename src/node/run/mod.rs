@@ -29,6 +29,7 @@ use super::handle::{COMMANDS_MAX, NodeHandle};
 use super::identity::{Identity, IdentityError};
 use super::layout::Layout;
 use super::lock::{DataDirLock, LockError};
+use super::logs::disk::DiskLogs;
 use super::logs::gather::Gather;
 use super::runtime::{self, Doors, INPUTS_MAX, World};
 use super::shells::{Clock, DiskError};
@@ -101,7 +102,9 @@ pub enum RunError {
     )]
     AlreadyMember(std::path::PathBuf),
     /// Another name was asked for than the one that the node was admitted under.
-    #[error("this node is `{is}`, and cannot be started as `{asked}`\na node keeps the name that it was admitted under")]
+    #[error(
+        "this node is `{is}`, and cannot be started as `{asked}`\na node keeps the name that it was admitted under"
+    )]
     OtherName {
         /// The node's name.
         is: NodeName,
@@ -256,7 +259,7 @@ impl Ground {
         blobs.verify_executables().await?;
         shell.report_holding().await;
 
-        let logs = Arc::new(doors::KeptLogs::new(layout.clone()));
+        let logs = Arc::new(DiskLogs::new(layout.clone()));
         let gather = Gather::new(node.clone(), logs.clone(), Arc::new(doors::LogStreams(transport.clone())));
         let (stop, stop_asked) = StopSender::new();
         let state = ApiState {
