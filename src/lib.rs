@@ -6,14 +6,21 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("narun runs on Linux only: it needs cgroup v2, pidfds and SOCK_SEQPACKET sockets");
 
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod ids;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod time;
 
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod spec;
 
 pub mod blobs;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod crdt;
 pub mod exec;
-
 pub mod gossip;
+
 pub mod node;
+
+pub mod api;
+pub mod cli;

@@ -1,3 +1,7 @@
 //! The `narun` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    narun::cli::main()
+}

@@ -3,6 +3,7 @@
 //! There is no shared signing key. The founder signs the founding record, whose hash is the cluster's identity; every other
 //! member has an admission signed by a member. A key is admitted while a chain of admissions leads from it to the founder.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ClusterId, NodeKey, NodeName};
@@ -145,9 +146,9 @@ pub fn members(
     let mut reached = BTreeSet::from([founding.founder]);
     while let Some(admitter) = reached.pop_first() {
         for admission in by_admitter.remove(&admitter).unwrap_or_default() {
-            if !members.contains_key(&admission.key) {
+            if let Entry::Vacant(unknown) = members.entry(admission.key) {
                 reached.insert(admission.key);
-                members.insert(admission.key, admission);
+                unknown.insert(admission);
             }
         }
     }

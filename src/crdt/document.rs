@@ -20,8 +20,9 @@ use crate::time::Wall;
 /// How many revisions of a thing are kept: enough to see what was changed lately and to go back a few steps.
 pub const REVISIONS_MAX: usize = 20;
 
-/// Largest document that is taken from a peer, in bytes: 20 revisions of the largest specification (1 MiB) fit.
-pub const DOCUMENT_LEN_MAX: usize = 24 << 20;
+/// Largest document that is taken from a peer, in bytes: 20 revisions of the largest specification fit (its arguments and
+/// environment together have 192 KiB at most).
+pub const DOCUMENT_LEN_MAX: usize = 6 << 20;
 
 /// How often a document was compacted, and out of what. The greater one wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, minicbor::Encode, minicbor::Decode)]

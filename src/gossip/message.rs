@@ -9,7 +9,7 @@ use crate::crdt::roster::Stamp;
 use crate::crdt::tree::Version;
 
 /// Largest message, in bytes: a document at its limit must fit.
-pub const MESSAGE_LEN_MAX: usize = 32 << 20;
+pub const MESSAGE_LEN_MAX: usize = 8 << 20;
 
 /// Names a piece of news: the start of the hash of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, minicbor::Encode, minicbor::Decode)]

@@ -2,19 +2,25 @@
 //!
 //! It tells every mistake that one field can have by itself; what must hold between fields is told by `written`.
 
+use std::collections::BTreeSet;
+
 use super::fields::{Absent, Field, NOT_YET, Shape, TextRule};
-use super::mistake::Mistake;
+use super::mistake::{MISTAKES_MAX, Mistake};
 use super::tree::{self, Fields, Node, shortened};
 
 /// Tells all that is wrong with `given`, the fields of the map at `path` (empty: the specification itself).
 pub(super) fn fields(table: &[Field], given: &Fields, path: &str, mistakes: &mut Vec<Mistake>) {
-    for (position, (name, node)) in given.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for (name, node) in given {
+        if mistakes.len() > MISTAKES_MAX {
+            return;
+        }
         let Some(row) = table.iter().find(|row| row.name == name) else {
             mistakes.push(Mistake::new(joined(path, &shortened(name)), unknown_field(table, name)));
             continue;
         };
         let path = joined(path, name);
-        if given[..position].iter().any(|(earlier, _)| earlier == name) {
+        if !seen.insert(name) {
             mistakes.push(Mistake::new(path, "given twice"));
             continue;
         }
@@ -81,6 +87,9 @@ fn shape(shape: &Shape, node: &Node, path: &str, mistakes: &mut Vec<Mistake>) {
                 wrong(format!("found {} entries, wanted at most {len_max}", list.len()));
             }
             for (position, node) in list.iter().take(*len_max).enumerate() {
+                if mistakes.len() > MISTAKES_MAX {
+                    return;
+                }
                 self::shape(of, node, &format!("{path}[{position}]"), mistakes);
             }
         }
@@ -182,9 +191,13 @@ fn alternatives(words: &[&str]) -> String {
 }
 
 fn labels(given: &Fields, path: &str, mistakes: &mut Vec<Mistake>) {
-    for (position, (name, node)) in given.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for (name, node) in given {
+        if mistakes.len() > MISTAKES_MAX {
+            return;
+        }
         let path = joined(path, &shortened(name));
-        if given[..position].iter().any(|(earlier, _)| earlier == name) {
+        if !seen.insert(name) {
             mistakes.push(Mistake::new(path, "given twice"));
         } else if let Err(message) = (super::words::LABEL.check)(name).and_then(|()| text(&super::words::LABEL, node)) {
             mistakes.push(Mistake::new(path, message));
@@ -204,6 +217,11 @@ fn unknown_field(table: &[Field], name: &str) -> String {
 
 /// The field whose name is nearest to `name`, if one is near: without regard to case, dashes and underscores, then by typing errors.
 fn suggestion(table: &[Field], name: &str) -> Option<&'static str> {
+    /// Longer than twice any field's name, a text means none of them; comparing it would only cost time.
+    const MEANT_LEN_MAX: usize = 64;
+    if name.len() > MEANT_LEN_MAX {
+        return None;
+    }
     let plain =
         |text: &str| -> String { text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase() };
     let meant = plain(name);

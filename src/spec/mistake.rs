@@ -23,14 +23,25 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// Most mistakes that are told. A person mends these first; a text that has more is no specification, and whoever sends it shall not
+/// make a node write a book about it.
+pub(super) const MISTAKES_MAX: usize = 100;
+
 /// Everything that is wrong with a specification. Never empty; prints one mistake a line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
     /// The mistakes as an error, or `Ok` where there is none.
-    pub(super) fn check(mistakes: Vec<Mistake>) -> Result<(), Self> {
-        if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
+    pub(super) fn check(mut mistakes: Vec<Mistake>) -> Result<(), Self> {
+        if mistakes.is_empty() {
+            return Ok(());
+        }
+        if mistakes.len() > MISTAKES_MAX {
+            mistakes.truncate(MISTAKES_MAX);
+            mistakes.push(Mistake::new("", format!("there are more; the first {MISTAKES_MAX} are told")));
+        }
+        Err(Self(mistakes))
     }
 
     /// Each mistake, in the order found.

@@ -10,7 +10,8 @@ use super::mistake::Mistakes;
 use super::tree::{Node, WRITTEN_LEN_MAX};
 use super::{Place, Placement, RunMode, ServiceSpec};
 
-/// The version that this program writes, and the only one so far.
+/// The version that this program writes, and the only one so far. It is raised when a field changes its meaning; a field that is
+/// only new is refused by older programs as it is.
 const VERSION: u64 = 1;
 
 /// Longest stored form: JSON needs at most six bytes for one of the text.

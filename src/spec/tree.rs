@@ -19,6 +19,11 @@ pub const WRITTEN_LEN_MAX: usize = 1 << 20;
 /// below twice its length; with them a short text could ask for all the memory there is.
 const TREE_SIZE_MAX: usize = 4 * WRITTEN_LEN_MAX;
 
+/// Most that reading YAML may cost, in opening brackets times bytes. The YAML reader looks at every open bracket anew for each
+/// word it reads, so that a text of a mebibyte could keep it busy for minutes; this much takes it three seconds at worst. It
+/// still lets 200 KiB pass with two thousand brackets in them, as when a variable holds JSON. JSON itself has no such limit.
+const YAML_COST_MAX: usize = 1 << 29;
+
 /// One node of the tree.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Node {
@@ -53,6 +58,8 @@ pub(super) enum TreeError {
     Empty,
     #[error("found several YAML documents (parted by `---`), wanted one specification")]
     SeveralDocuments,
+    #[error("too many brackets for YAML of {0} bytes; write it as JSON, or without `[` and `{{`")]
+    TooManyBrackets(usize),
     #[error("neither YAML nor JSON: {0}")]
     Syntax(String),
 }
@@ -64,13 +71,19 @@ impl Node {
             return Err(TreeError::TooLong(text.len()));
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        match Self::read_yaml(text) {
-            Err(TreeError::Syntax(_)) if text.trim_start().starts_with('{') => Self::read_json(text),
-            other => other,
-        }
+        Self::read_yaml(text).or_else(|yaml_error| {
+            // What begins like JSON was most likely meant so: its reader has the better word on what is wrong with it.
+            let meant_as_json =
+                text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
+            if meant_as_json { Self::read_json(text) } else { Err(yaml_error) }
+        })
     }
 
     fn read_yaml(text: &str) -> Result<Self, TreeError> {
+        let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+        if brackets.saturating_mul(text.len()) > YAML_COST_MAX {
+            return Err(TreeError::TooManyBrackets(text.len()));
+        }
         let mut documents = serde_norway::Deserializer::from_str(text);
         let Some(first) = documents.next() else { return Err(TreeError::Empty) };
         let mut tree = Seed { left: &Cell::new(TREE_SIZE_MAX) }.deserialize(first).map_err(|e| yaml_error(&e))?;

@@ -120,6 +120,11 @@ impl Cluster {
         &self.connected
     }
 
+    /// Whether there is still a chance to hear of the others soon: this node started a moment ago, and is not alone.
+    pub fn may_hear_more(&self, now: Mono) -> bool {
+        self.members.len() > 1 && now.since(self.started) < BOOT_GRACE
+    }
+
     /// All members, this node among them.
     pub fn members(&self) -> &BTreeMap<NodeKey, Admission> {
         &self.members

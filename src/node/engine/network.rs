@@ -89,6 +89,9 @@ impl Engine {
                 }
             }
             Message::Roots { catalog, roster } => {
+                if roster == self.roster.tree().root() {
+                    self.catch_up();
+                }
                 answer(from, sync::compare_roots(&self.catalog, &self.roster, (&catalog, &roster)), out);
             }
             Message::Buckets { which, hashes } => {
@@ -98,6 +101,9 @@ impl Engine {
                 answer(from, sync::compare_documents(&self.catalog, &buckets, &states), out);
             }
             Message::Records { buckets, states } => {
+                if !sync::lacks_records(&self.roster, &states) {
+                    self.catch_up();
+                }
                 answer(from, sync::compare_records(&self.roster, &buckets, &states), out);
             }
             Message::Want { documents, records } => {
@@ -151,6 +157,15 @@ impl Engine {
         }
         if more {
             out.send(from, &sync::roots(&self.catalog, &self.roster));
+        } else if !records.is_empty() {
+            self.catch_up();
+        }
+    }
+
+    /// This node knows what the others reported while it was away.
+    pub(super) fn catch_up(&mut self) {
+        if !std::mem::replace(&mut self.caught_up, true) {
+            self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
         }
     }
 

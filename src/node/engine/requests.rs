@@ -47,7 +47,7 @@ impl Engine {
     /// None: the answer comes once enough nodes have it.
     fn deploy(&mut self, id: u64, deploy: Deploy, out: &mut Out) -> Option<Answer> {
         let Deploy { mut spec, images, acks, acks_timeout, dry_run } = deploy;
-        if let Err(refusal) = self.check_deploy(&mut spec, &images, acks) {
+        if let Err(refusal) = self.check_deploy(&mut spec, &images, acks, dry_run) {
             return Some(Err(refusal));
         }
         let known = self.services.get(&spec.name);
@@ -73,7 +73,7 @@ impl Engine {
         Some(Ok(response))
     }
 
-    fn check_deploy(&self, spec: &mut ServiceSpec, images: &[Image], acks: u32) -> Result<(), Refusal> {
+    fn check_deploy(&self, spec: &mut ServiceSpec, images: &[Image], acks: u32, dry_run: bool) -> Result<(), Refusal> {
         let invalid = |message: String| Refusal::new(RefusalCode::Invalid, message);
         if images.is_empty() {
             return Err(invalid(format!("`{}` has no binary", spec.name)));
@@ -84,7 +84,8 @@ impl Engine {
                 return Err(invalid(format!("`{one}` and `{two}` are both for {}", image.platform))
                     .hint("deploy one binary for each platform"));
             }
-            if !self.copies.holds(&image.hash) {
+            // A dry run comes before the upload, so that nothing is carried over for a deploy that is refused.
+            if !dry_run && !self.copies.holds(&image.hash) {
                 let text = format!("the binary `{}` is not in this node's store", image.file_name);
                 return Err(Refusal::new(RefusalCode::NotFound, text).hint("upload it first; `narun deploy` does"));
             }

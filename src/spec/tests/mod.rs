@@ -3,6 +3,7 @@
 mod forms;
 mod refused;
 mod taken;
+mod text;
 
 use super::{Mistakes, ServiceSpec};
 

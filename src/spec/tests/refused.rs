@@ -1,6 +1,6 @@
 use super::{parsed, refused};
 use crate::ids::NodeName;
-use crate::spec::{Flags, ServiceSpec, WRITTEN_LEN_MAX};
+use crate::spec::{Flags, ServiceSpec};
 
 /// A service with `lines` beside its name and tag is refused for exactly this one reason.
 fn one_mistake(lines: &str, expected: &str) {
@@ -14,58 +14,6 @@ fn exactly(text: &str, expected: &[&str]) {
     found.sort();
     expected.sort();
     assert_eq!(found, expected, "\n--- text:\n{text}");
-}
-
-#[test]
-fn what_is_no_map_of_fields_is_refused_whole() {
-    for (text, reason) in [
-        ("", "the specification is empty"),
-        ("   \n\n", "the specification is empty"),
-        ("# a comment only\n", "the specification is empty"),
-        ("---\n", "the specification is empty"),
-        ("~", "the specification is empty"),
-        ("null", "the specification is empty"),
-        ("- name: web", "found a list, wanted a map of fields, such as `name: web`"),
-        ("hello", "found text `hello`, wanted a map"),
-        ("3", "found `3`, wanted a map"),
-        ("name: web\n---\nname: db\n", "several YAML documents"),
-        ("name: [web\n", "neither YAML nor JSON"),
-        ("name: web\n tag: v1\n", "at line 2 column"),
-        ("{\"name\": \"web\" \"tag\": \"v1\"}", "at line 1 column"),
-        ("name: *unknown", "unknown anchor at line 1 column 7"),
-        ("name: !secret web\ntag: v1", "found the YAML tag `!secret`"),
-        ("? [a, b]\n: c", "found a list for the name of a field"),
-        ("~: c", "found nothing for the name of a field"),
-        ("name: \u{1}", "control characters are not allowed"),
-        ("name: web\ntag: v1\n\ttab: x", "at line 3 column 1"),
-    ] {
-        let mistakes = refused(text).to_string();
-        assert!(mistakes.contains(reason), "{text:?}: {mistakes}");
-        assert!(!mistakes.contains('\n'), "{text:?}: {mistakes}");
-    }
-}
-
-#[test]
-fn a_text_cannot_cost_more_than_its_size() {
-    let long = format!("name: web\ntag: v1\n#{}", "x".repeat(WRITTEN_LEN_MAX));
-    assert!(refused(&long).to_string().starts_with("the specification is 10485"), "{}", refused(&long));
-
-    // Ten aliases to ten aliases, and so on: ten to the ninth in a few hundred bytes.
-    let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for level in 1..9 {
-        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-        laughs += &format!("a{level}: &a{level} [{aliases}]\n");
-    }
-    let reason = refused(&laughs).to_string();
-    assert!(reason.contains("aliases grow to more than") || reason.contains("repetition limit"), "{reason}");
-
-    let repeated = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), vec!["*a"; 200].join(", "));
-    assert!(refused(&repeated).to_string().contains("aliases grow to more than"));
-
-    for open in ["[", "{a: ", "- ", "? "] {
-        let deep = open.repeat(WRITTEN_LEN_MAX / 8 / open.len());
-        assert!(refused(&deep).to_string().contains("neither YAML nor JSON"), "{open}");
-    }
 }
 
 #[test]

@@ -1,0 +1,53 @@
+//! What the API needs of the rest of the node, as small doors that the wiring fills. Plain traits.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+
+use crate::ids::BlobHash;
+use crate::node::engine::effect::Refusal;
+use crate::node::logs::gather::Gather;
+use crate::node::logs::{LogItem, LogQuery};
+
+/// The blob store as uploads meet it.
+pub trait BlobDoor: Send + Sync {
+    /// Stores what `content` gives, and answers once it is whole and durable: its hash and its size in bytes. When `content`
+    /// gives an error, or the disk is full, nothing is left behind.
+    fn import(&self, content: BoxStream<'static, io::Result<Bytes>>)
+    -> BoxFuture<'_, Result<(BlobHash, u64), Refusal>>;
+    /// The size in bytes of a blob that is whole here; none: it is not.
+    fn size(&self, hash: BlobHash) -> BoxFuture<'_, Result<Option<u64>, Refusal>>;
+}
+
+/// The logs of all nodes.
+pub trait LogDoor: Send + Sync {
+    /// The items that the query asks for; dropping the stream ends the query.
+    fn query(&self, query: LogQuery) -> Result<BoxStream<'static, LogItem>, Refusal>;
+}
+
+impl LogDoor for Gather {
+    fn query(&self, query: LogQuery) -> Result<BoxStream<'static, LogItem>, Refusal> {
+        Gather::query(self, query)
+    }
+}
+
+/// Tells the node to end its instances, its keeper and itself.
+#[derive(Clone, Debug)]
+pub struct StopSender(mpsc::Sender<()>);
+
+impl StopSender {
+    /// The sender, and where the node listens for the word.
+    pub fn new() -> (Self, mpsc::Receiver<()>) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self(sender), receiver)
+    }
+
+    /// Says the word; saying it twice is saying it once.
+    pub(crate) fn stop(&self) {
+        // A full queue holds the word already, and a closed one belongs to a node that is stopping.
+        let _ = self.0.try_send(());
+    }
+}

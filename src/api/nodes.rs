@@ -1,0 +1,49 @@
+//! The members. Wiring.
+
+use axum::Json;
+use axum::extract::{Path, State};
+
+use crate::node::engine::effect::{Refusal, RefusalCode};
+use crate::node::engine::view::NodeView;
+
+use super::ApiState;
+use super::error::ApiError;
+use super::services::nearest;
+use super::wire::Node;
+
+/// `GET /v1/nodes`
+pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Node>> {
+    Json(state.node.view().nodes.iter().map(node_of).collect())
+}
+
+/// `GET /v1/nodes/{name}`
+pub(super) async fn info(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Json<Node>, ApiError> {
+    let view = state.node.view();
+    let found = view.nodes.iter().find(|node| node.name.as_str() == name);
+    let node = found.ok_or_else(|| {
+        let refusal = Refusal::new(RefusalCode::NotFound, format!("no node `{name}`"));
+        match nearest(&name, view.nodes.iter().map(|node| node.name.as_str())) {
+            Some(near) => refusal.hint(format!("did you mean `{near}`?")),
+            None => refusal.hint("`narun node list` shows all nodes"),
+        }
+    })?;
+    Ok(Json(node_of(node)))
+}
+
+pub(super) fn node_of(node: &NodeView) -> Node {
+    Node {
+        name: node.name.to_string(),
+        key: node.key.to_string(),
+        status: node.status.word().to_owned(),
+        since: node.since.to_string(),
+        is_me: node.is_me,
+        os: node.os.clone(),
+        arch: node.arch.clone(),
+        version: node.version.clone(),
+        addresses: node.addresses.clone(),
+        labels: node.labels.iter().cloned().collect(),
+        joined_at: node.joined_at.to_string(),
+        started_at: node.started_at.map(|at| at.to_string()),
+        instances: node.instances,
+    }
+}

@@ -1,0 +1,64 @@
+//! The node and its cluster at a glance, and the end of the node. Wiring.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use crate::node::engine::view::{InstanceState, ServiceView, View};
+
+use super::ApiState;
+use super::nodes::node_of;
+use super::services::mode_word;
+use super::wait::is_ready;
+use super::wire::{API_VERSION, Problem, ServiceCount, Status, Version};
+
+/// Whether due slots of cron specs are run. This version stores cron specs and says so wherever one is shown.
+pub(crate) const CRON_FIRES: bool = false;
+
+/// `GET /v1/version`
+pub(super) async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), api: API_VERSION })
+}
+
+/// `GET /v1/status`
+pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
+    Json(status_of(&state.node.view()))
+}
+
+/// `POST /v1/stop`: ends instances, keeper and node; the answer comes before that
+pub(super) async fn stop(State(state): State<ApiState>) -> StatusCode {
+    state.stop.stop();
+    StatusCode::ACCEPTED
+}
+
+fn status_of(view: &View) -> Status {
+    let problems = view.problems.iter().map(|problem| Problem {
+        subject: problem.subject.clone(),
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+    });
+    Status {
+        node: view.me.name.as_ref().map(ToString::to_string),
+        key: view.me.key.to_string(),
+        cluster: view.me.cluster.to_string(),
+        boot: view.me.boot,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        nodes: view.nodes.iter().map(node_of).collect(),
+        services: view.services.iter().map(|service| count(view, service)).collect(),
+        problems: problems.collect(),
+        cron_fires: CRON_FIRES,
+    }
+}
+
+fn count(view: &View, service: &ServiceView) -> ServiceCount {
+    let wanted = || view.instances.iter().filter(|instance| instance.service == service.name && instance.wanted);
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    ServiceCount {
+        service: service.name.to_string(),
+        mode: mode_word(&service.current.spec.mode).to_owned(),
+        stopped: service.current.stopped,
+        desired: service.wanted.iter().map(|wanted| wanted.desired).sum(),
+        running: number(wanted().filter(|instance| instance.state == InstanceState::Running).count()),
+        ready: number(wanted().filter(|instance| is_ready(instance)).count()),
+    }
+}

@@ -1,0 +1,64 @@
+//! The tickets that this node made. Wiring.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use crate::node::engine::effect::{Refusal, RefusalCode, Response};
+use crate::node::engine::input::Request;
+
+use super::ApiState;
+use super::error::{ApiError, Body, invalid};
+use super::services::unexpected;
+use super::wire::{MadeTicket, NewTicket, Ticket};
+
+/// Longest life of a ticket: a year. What lets strangers in should not outlive the memory of who made it.
+const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// `GET /v1/tickets`
+pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Ticket>> {
+    let view = state.node.view();
+    let tickets = view.tickets.iter().map(|ticket| Ticket {
+        id: ticket.id.clone(),
+        expires: ticket.expires.to_string(),
+        uses_left: ticket.uses_left,
+    });
+    Json(tickets.collect())
+}
+
+/// `POST /v1/tickets`
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Body(asked): Body<NewTicket>,
+) -> Result<Json<MadeTicket>, ApiError> {
+    let ttl = Duration::from_secs(asked.ttl_seconds);
+    if ttl.is_zero() || ttl > TTL_MAX {
+        return Err(invalid("a ticket is good for at least a second and at most 366 days").into());
+    }
+    if asked.uses == 0 {
+        return Err(invalid("a ticket admits at least one member").into());
+    }
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| {
+        Refusal::new(RefusalCode::Unavailable, format!("the system gives no random bytes for a ticket: {error}"))
+    })?;
+    match state.node.request(Request::CreateTicket { ttl, uses: asked.uses, secret }).await? {
+        Response::Ticket(ticket) => Ok(Json(MadeTicket {
+            ticket: ticket.to_string(),
+            id: ticket.id(),
+            expires: ticket.expires.to_string(),
+            uses: ticket.uses,
+        })),
+        other => Err(unexpected(&other).into()),
+    }
+}
+
+/// `DELETE /v1/tickets/{id}`
+pub(super) async fn revoke(State(state): State<ApiState>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    match state.node.request(Request::RevokeTicket { ticket: id }).await? {
+        Response::Revoked => Ok(StatusCode::NO_CONTENT),
+        other => Err(unexpected(&other).into()),
+    }
+}

@@ -1,0 +1,55 @@
+//! `narun stop`: ends this host's instances, keeper and node. Wiring.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::api::client::{Client, ClientError};
+
+use super::failure::Failure;
+use super::output::Output;
+use super::reach::Reach;
+use super::words;
+
+/// How long the end may take when nothing is said: the stop grace of instances (10 s), and as much again for a slow disk.
+const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often to look whether the node is gone.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// End this host's instances, keeper and node
+///
+/// Instances get SIGTERM, and SIGKILL after their grace. Instances that may run elsewhere are placed elsewhere. Ctrl-C in the
+/// terminal of `narun start` does the same; SIGTERM to the node leaves its instances running.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  narun stop\n  narun stop --data-dir /srv/narun --timeout 1m")]
+pub(crate) struct Stop {}
+
+impl Stop {
+    pub(crate) async fn run(self, reach: &Reach, output: &mut Output) -> Result<(), Failure> {
+        let client = reach.client()?;
+        let within = reach.timeout().unwrap_or(END_WITHIN);
+        client.stop().await?;
+        gone(&client, within).await?;
+        output.answer(&json!({ "stopped": true }), || "the node has stopped\n".to_owned())
+    }
+}
+
+/// Waits until no node answers any more.
+async fn gone(client: &Client, within: Duration) -> Result<(), Failure> {
+    let deadline = Instant::now() + within;
+    loop {
+        match client.version().await {
+            Err(ClientError::NoNode { .. }) => return Ok(()),
+            _ if Instant::now() >= deadline => {
+                let waited = words::span(within);
+                return Err(Failure::failed(format!("the node was told to stop and still answers after {waited}"))
+                    .hint("its log says what it waits for; --timeout waits longer"));
+            }
+            // A node on its way out may break connections off.
+            _ => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a node and its keeper say to each other. Pure.
+//!
+//! A keeper outlives the node that started it, so a newer node meets older keepers: the first message of a connection settles
+//! the version, unknown fields of known messages are skipped, and a variant's number is never given to anything else.
+
+use minicbor::{Decode, Encode};
+
+use crate::exec::plan::{Ended, Kept, LaunchPlan};
+use crate::ids::RunId;
+use crate::time::Wall;
+
+/// The oldest version of these messages that this program speaks.
+pub(super) const VERSION_OLDEST: u32 = 1;
+/// The newest one.
+pub(super) const VERSION_NEWEST: u32 = 1;
+
+/// What a node asks of its keeper.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub(super) enum Request {
+    /// The first message of a connection; answered by [`Event::Welcome`] or [`Event::Refused`].
+    #[n(0)]
+    Hello {
+        /// The oldest version that the node speaks.
+        #[n(0)]
+        oldest: u32,
+        /// The newest one.
+        #[n(1)]
+        newest: u32,
+    },
+    /// Start a process. A run that is known already is answered from the table and never started twice.
+    #[n(1)]
+    Launch {
+        /// How.
+        #[n(0)]
+        plan: Box<LaunchPlan>,
+    },
+    /// Send a signal to the first process of a run; nothing happens when there is no such run, or it has ended.
+    #[n(2)]
+    Signal {
+        /// Which run.
+        #[n(0)]
+        run: RunId,
+        /// The signal's number, signal(7).
+        #[n(1)]
+        signal: i32,
+    },
+    /// End every process of a run at once.
+    #[n(3)]
+    Kill {
+        /// Which run.
+        #[n(0)]
+        run: RunId,
+    },
+    /// Forget a run that has ended.
+    #[n(4)]
+    Acknowledge {
+        /// Which run.
+        #[n(0)]
+        run: RunId,
+    },
+    /// Say what is held; answered by [`Event::Holding`].
+    #[n(5)]
+    List,
+    /// End every instance, then the keeper itself: the connection closes when both are gone.
+    #[n(6)]
+    Shutdown {
+        /// How long instances may take after SIGTERM before they are killed, in milliseconds.
+        #[n(0)]
+        grace_ms: u64,
+    },
+}
+
+/// What a keeper reports to its node.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(map)]
+pub(super) enum Event {
+    /// The connection stands and speaks this version.
+    #[n(0)]
+    Welcome {
+        /// The newest version that both speak.
+        #[n(0)]
+        version: u32,
+    },
+    /// The connection will be closed.
+    #[n(1)]
+    Refused {
+        /// Why, for people.
+        #[n(0)]
+        reason: String,
+    },
+    /// A part of what is held: running, or ended and not yet acknowledged.
+    #[n(2)]
+    Holding {
+        /// These instances.
+        #[n(0)]
+        kept: Vec<Kept>,
+        /// Whether nothing follows.
+        #[n(1)]
+        last: bool,
+    },
+    /// The program of a run was exec'ed.
+    #[n(3)]
+    Launched {
+        /// Which run.
+        #[n(0)]
+        run: RunId,
+        /// Its first process.
+        #[n(1)]
+        pid: u32,
+        /// When.
+        #[n(2)]
+        at: Wall,
+    },
+    /// A run could not be started, and nothing of it is left.
+    #[n(4)]
+    LaunchFailed {
+        /// Which run.
+        #[n(0)]
+        run: RunId,
+        /// The step and its cause.
+        #[n(1)]
+        error: String,
+    },
+    /// A run is over: its processes are gone, its output is in the log.
+    #[n(5)]
+    Exited {
+        /// Which run.
+        #[n(0)]
+        run: RunId,
+        /// How.
+        #[n(1)]
+        ended: Ended,
+    },
+}
+
+/// The newest version that both sides speak, if there is one.
+pub(super) fn agree(oldest: u32, newest: u32) -> Option<u32> {
+    let version = newest.min(VERSION_NEWEST);
+    (version >= oldest && version >= VERSION_OLDEST).then_some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_common_version_is_spoken() {
+        assert_eq!(agree(VERSION_OLDEST, VERSION_NEWEST), Some(VERSION_NEWEST));
+        assert_eq!(agree(1, 9), Some(VERSION_NEWEST));
+        assert_eq!(agree(VERSION_NEWEST + 1, VERSION_NEWEST + 2), None);
+        assert_eq!(agree(0, VERSION_OLDEST - 1), None);
+    }
+
+    #[test]
+    fn a_message_with_fields_of_a_later_version_is_still_read() {
+        // `Signal` as a later version might send it: a third field, unknown here.
+        let mut bytes = Vec::new();
+        let mut e = minicbor::Encoder::new(&mut bytes);
+        e.array(2).unwrap().u8(2).unwrap().map(3).unwrap();
+        e.u8(0).unwrap().bytes(&[7; 16]).unwrap();
+        e.u8(1).unwrap().i32(15).unwrap();
+        e.u8(2).unwrap().str("later").unwrap();
+        let request: Request = minicbor::decode(&bytes).unwrap();
+        assert_eq!(request, Request::Signal { run: RunId([7; 16]), signal: 15 });
+    }
+}

@@ -1,0 +1,168 @@
+//! The maker's side of the door. Shell: it reads a request, asks, and writes the answer.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::crdt::admission::Welcome;
+use crate::gossip::transport::{DoorFault, Stream, Transport};
+use crate::ids::{ClusterId, NodeKey};
+use crate::node::engine::effect::{Refusal, RefusalCode};
+use crate::node::engine::input::Admit;
+
+use super::{ANSWER_LEN_MAX, Answer, JOIN_MAX, REQUEST_LEN_MAX, Request};
+
+/// How many requests are read in a second, over all strangers. A secret of 256 bits is safe from guessing at any rate; this
+/// keeps the engine and its disk free for others.
+pub const ATTEMPTS_PER_SECOND: u32 = 10;
+
+/// How many may be under way at once: what the rate lets in during the longest join.
+const UNDER_WAY_MAX: usize = 100;
+
+/// Answers at the door until the transport stops. `admit` decides, and has made it durable when it says welcome.
+pub async fn serve<A, F>(transport: &Transport, cluster: ClusterId, admit: A)
+where
+    A: Fn(Admit) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Welcome, Refusal>> + Send,
+{
+    let admit = Arc::new(admit);
+    let mut door = transport.door();
+    let mut rate = Rate::new(Instant::now());
+    let mut under_way = JoinSet::new();
+    while let Some((from, stream)) = door.next().await {
+        while under_way.try_join_next().is_some() {}
+        let crowded = under_way.len() >= UNDER_WAY_MAX || !rate.takes(Instant::now());
+        let (transport, admit) = (transport.clone(), admit.clone());
+        under_way.spawn(async move {
+            let attended = async {
+                if crowded {
+                    transport.count_at_door(DoorFault::Hurried);
+                    return answer(stream, Err(busy())).await;
+                }
+                attend(&transport, from, stream, cluster, admit.as_ref()).await;
+            };
+            if timeout(JOIN_MAX, attended).await.is_err() {
+                transport.count_at_door(DoorFault::Slow);
+            }
+        });
+    }
+}
+
+async fn attend<A, F>(transport: &Transport, from: NodeKey, mut stream: Stream, cluster: ClusterId, admit: &A)
+where
+    A: Fn(Admit) -> F,
+    F: Future<Output = Result<Welcome, Refusal>>,
+{
+    let request = match read_request(&mut stream, cluster).await {
+        Ok(request) => request,
+        Err((fault, refusal)) => {
+            tracing::debug!(peer = %from.short(), ?fault, "nothing came of a knock at the door");
+            transport.count_at_door(fault);
+            return answer(stream, Err(refusal)).await;
+        }
+    };
+    let decision = match request.checked() {
+        Ok(name) => {
+            tracing::info!(peer = %from.short(), node = %name, version = request.version, "a node asks to join");
+            let Request { secret, addresses, .. } = request;
+            admit(Admit { key: from, name, addresses, secret }).await
+        }
+        Err(message) => Err(Refusal::new(RefusalCode::Invalid, message)),
+    };
+    answer(stream, decision).await;
+}
+
+async fn read_request(stream: &mut Stream, cluster: ClusterId) -> Result<Request, (DoorFault, Refusal)> {
+    let garbled = || {
+        let message = "the request cannot be read: it was made by another version of narun";
+        (DoorFault::Garbled, Refusal::new(RefusalCode::Invalid, message))
+    };
+    let length = stream.read_u32().await.map_err(|_| garbled())? as usize;
+    if length > REQUEST_LEN_MAX {
+        let message = format!("a request of {length} bytes is too long; at most {REQUEST_LEN_MAX}");
+        return Err((DoorFault::Oversized, Refusal::new(RefusalCode::Invalid, message)));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await.map_err(|_| garbled())?;
+    let request = minicbor::decode::<Request>(&bytes).map_err(|_| garbled())?;
+    if request.cluster != cluster {
+        let refusal = Refusal::new(RefusalCode::NotAllowed, "this ticket is of another cluster");
+        return Err((DoorFault::OtherCluster, refusal));
+    }
+    Ok(request)
+}
+
+/// A joiner that has gone away is no fault: the ticket's use is burnt, and it may ask again.
+async fn answer(mut stream: Stream, decision: Result<Welcome, Refusal>) {
+    let answer = match decision {
+        Ok(welcome) => Answer::Welcome(Box::new(welcome)),
+        Err(refusal) => Answer::Refused(refusal.into()),
+    };
+    let mut bytes = minicbor::to_vec(&answer).expect("encoding into memory cannot fail");
+    if bytes.len() > ANSWER_LEN_MAX {
+        tracing::error!(length = bytes.len(), "the cluster is too large to be told at the door");
+        let refusal = Refusal::new(RefusalCode::Limit, "this cluster has more members than a joiner can be told of");
+        bytes = minicbor::to_vec(Answer::Refused(refusal.into())).expect("encoding into memory cannot fail");
+    }
+    let length = u32::try_from(bytes.len()).expect("bounded by ANSWER_LEN_MAX");
+    let written = async {
+        stream.write_u32(length).await?;
+        stream.write_all(&bytes).await?;
+        stream.shutdown().await?;
+        // Until the joiner has read it all and leaves: closing first could throw the answer away.
+        stream.read(&mut [0]).await
+    };
+    if let Err(error) = written.await {
+        tracing::debug!(%error, "a joiner left before its answer");
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(RefusalCode::Unavailable, "too many nodes are joining at this moment")
+        .hint("try again in a few seconds")
+}
+
+/// A bucket of one second's attempts, refilled evenly.
+struct Rate {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Self {
+        Self { tokens: f64::from(ATTEMPTS_PER_SECOND), at: now }
+    }
+
+    fn takes(&mut self, now: Instant) -> bool {
+        let refill = now.saturating_duration_since(self.at).min(Duration::from_secs(1)).as_secs_f64();
+        self.at = now;
+        self.tokens = (self.tokens + refill * f64::from(ATTEMPTS_PER_SECOND)).min(f64::from(ATTEMPTS_PER_SECOND));
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_s_attempts_pass_at_once_and_then_one_at_a_time() {
+        let mut now = Instant::now();
+        let mut rate = Rate::new(now);
+        assert_eq!((0..100).filter(|_| rate.takes(now)).count(), ATTEMPTS_PER_SECOND as usize);
+        for _ in 0..3 {
+            now += Duration::from_millis(101);
+            assert!(rate.takes(now) && !rate.takes(now));
+        }
+        now += Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| rate.takes(now)).count(), ATTEMPTS_PER_SECOND as usize);
+    }
+}

@@ -1,0 +1,313 @@
+//! The one place that knows a socket: messages and streams between nodes. Shell.
+//!
+//! One libp2p swarm over TCP, noise and yamux on one port. Both ends of every connection are proven by their ed25519 keys before
+//! a byte of narun's passes. Whoever is not a member may open one stream, `/narun/join/1`, for ten seconds, and is told
+//! nothing: no name, no version, no cluster.
+//!
+//! One task ([`mesh`]) owns the swarm, the members and their connections; everything else asks it through channels. It keeps a
+//! connection to each member, dialling again with growing pauses, and on it one gossip stream in each direction. A
+//! connection counts as *connected* only when the member has greeted us on that stream: the dialling side of a
+//! handshake hears of it before the other side has made up its mind.
+//!
+//! It never decides who is a member: [`Network::members`] says so, and everybody else is cut at once.
+
+mod address;
+mod counters;
+mod dial;
+mod frames;
+mod gate;
+mod incoming;
+mod mesh;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::ids::NodeKey;
+use crate::node::engine::effect::Peer;
+use crate::node::engine::input::Input;
+use crate::node::identity::Identity;
+use crate::node::shells::Network;
+
+pub use address::{ADDRESSES_MAX, AddressFailure};
+pub use counters::Counters;
+pub(in crate::gossip) use counters::DoorFault;
+pub use dial::{PAUSE_MAX, PAUSE_MIN};
+pub use frames::{FRAME_LEN_MAX, SILENCE_MAX};
+pub use gate::{HANDSHAKES_MAX, STRANGER_STAY_MAX, STRANGERS_MAX};
+pub use incoming::{INCOMING_MAX, Incoming};
+pub use stream::{Stream, StreamReader, StreamWriter};
+
+use counters::{Tally, count};
+use incoming::Acceptors;
+use mesh::{Command, Mesh};
+
+/// How many messages may wait for one member's connection. A settle of the engine sends a handful to each; a queue of this
+/// length means that the member does not read, and gossip repairs what it misses.
+pub const OUTBOX_MAX: usize = 256;
+
+/// How long opening a stream may take in all: resolving, dialling several addresses, two handshakes.
+pub const OPEN_MAX: Duration = Duration::from_secs(10);
+
+/// How many requests may wait for the task that owns the swarm; it answers each within microseconds.
+const COMMANDS_MAX: usize = 64;
+
+/// What a stream is for. On the wire: `/narun/<channel>/<major>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Protocol {
+    /// Messages between engines: opened by the transport itself, one in each direction.
+    Gossip,
+    /// The door: the only one that strangers may open.
+    Join,
+    /// Blobs by their hash.
+    Blobs,
+    /// Output of instances, from the node that keeps it.
+    Logs,
+    /// Requests of one node's API to another's.
+    Api,
+}
+
+impl Protocol {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gossip => "/narun/gossip/1",
+            Self::Join => "/narun/join/1",
+            Self::Blobs => "/narun/blobs/1",
+            Self::Logs => "/narun/logs/1",
+            Self::Api => "/narun/api/1",
+        }
+    }
+}
+
+impl AsRef<str> for Protocol {
+    fn as_ref(&self) -> &str {
+        self.name()
+    }
+}
+
+/// What a transport needs to start.
+#[derive(Clone, Debug)]
+pub struct TransportConfig {
+    /// Who this node is.
+    pub identity: Identity,
+    /// Where to listen; with port 0 the system picks one.
+    pub listen: SocketAddr,
+}
+
+/// Why the transport did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}{}", hint_of(cause))]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// libp2p cannot be set up.
+    #[error("cannot set up the network stack: {0}")]
+    Setup(String),
+}
+
+fn hint_of(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            "\nhint: another program listens there, perhaps another node; choose a free port with `--listen`"
+        }
+        io::ErrorKind::AddrNotAvailable => "\nhint: no interface of this host has that address",
+        _ => "",
+    }
+}
+
+/// Why a stream could not be opened.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Streams go to members only.
+    #[error("node {} is not a member", .0.short())]
+    NotMember(NodeKey),
+    /// None of its addresses led to it.
+    #[error("cannot reach node {}: {}", key.short(), list(failures))]
+    Unreachable {
+        /// Which node.
+        key: NodeKey,
+        /// Each address with its cause; empty where no address is known.
+        failures: Vec<AddressFailure>,
+    },
+    /// The node does not speak that protocol, or not that version of it.
+    #[error("the node does not speak `{0}`")]
+    Unsupported(&'static str),
+    /// The connection broke, or the other side closed it.
+    #[error("the connection was closed: {0}")]
+    Closed(String),
+    /// It took longer than [`OPEN_MAX`].
+    #[error("no answer within {} s", OPEN_MAX.as_secs())]
+    TimedOut,
+    /// As many streams as may are waiting for a connection to that node.
+    #[error("too many streams are waiting for that node")]
+    Crowded,
+    /// The transport was stopped.
+    #[error("this node is stopping")]
+    Stopped,
+}
+
+fn list(failures: &[AddressFailure]) -> String {
+    match failures {
+        [] => "no address of it is known".to_owned(),
+        some => some.iter().map(AddressFailure::to_string).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// The door to the network; cheap to clone. The network goes down with [`Transport::stop`], or with the last clone.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    listen: SocketAddr,
+    commands: mpsc::Sender<Command>,
+    members: watch::Sender<Vec<Peer>>,
+    acceptors: Arc<Acceptors>,
+    outboxes: Outboxes,
+    tally: Arc<Tally>,
+}
+
+/// The queues to connected members. Written by the mesh alone when a link comes or goes; locked for a look-up.
+type Outboxes = Arc<Mutex<BTreeMap<NodeKey, mpsc::Sender<Vec<u8>>>>>;
+
+impl Transport {
+    /// Listens, and reports to `inputs` what happens. There are no members yet: nobody is let in, and nobody dialled.
+    pub async fn start(config: TransportConfig, inputs: mpsc::Sender<Input>) -> Result<Self, TransportError> {
+        Self::begin(&config.identity, Some(config.listen), Some(inputs)).await
+    }
+
+    /// A transport that only dials, and opens no gossip: for a stranger at another node's door.
+    pub(super) async fn outward(identity: &Identity) -> Result<Self, TransportError> {
+        Self::begin(identity, None, None).await
+    }
+
+    async fn begin(
+        identity: &Identity,
+        listen: Option<SocketAddr>,
+        inputs: Option<mpsc::Sender<Input>>,
+    ) -> Result<Self, TransportError> {
+        let tally = Arc::new(Tally::default());
+        let acceptors = Arc::new(Acceptors::default());
+        let outboxes = Outboxes::default();
+        let (commands, commands_taken) = mpsc::channel(COMMANDS_MAX);
+        let (members, members_seen) = watch::channel(Vec::new());
+        let mut swarm = gate::swarm(identity, acceptors.clone(), tally.clone())?;
+        let listen = match listen {
+            Some(address) => gate::listen(&mut swarm, address).await?,
+            None => SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        let mesh = Mesh::new(mesh::Ends {
+            own: identity.key(),
+            swarm,
+            commands: commands_taken,
+            members: members_seen,
+            inputs,
+            acceptors: acceptors.clone(),
+            outboxes: outboxes.clone(),
+            tally: tally.clone(),
+        });
+        tokio::spawn(mesh.run());
+        Ok(Self { shared: Arc::new(Shared { listen, commands, members, acceptors, outboxes, tally }) })
+    }
+
+    /// Where this node listens, with the actual port.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.shared.listen
+    }
+
+    /// The end that the runtime sends through.
+    pub fn network(&self) -> TransportSender {
+        TransportSender { shared: self.shared.clone() }
+    }
+
+    /// From now on these are the members; see [`Network::members`].
+    pub fn set_members(&self, members: Vec<Peer>) {
+        self.shared.members.send_replace(members);
+    }
+
+    /// Opens a stream to a member, dialling it where there is no connection. Fails within [`OPEN_MAX`].
+    pub async fn open(&self, to: NodeKey, protocol: Protocol) -> Result<Stream, OpenError> {
+        let opening = async {
+            let (reply, answer) = oneshot::channel();
+            self.shared.commands.send(Command::Open { to, protocol, reply }).await.map_err(|_| OpenError::Stopped)?;
+            answer.await.unwrap_or_else(|_| Err(OpenError::Closed("it broke while the stream was opened".to_owned())))
+        };
+        timeout(OPEN_MAX, opening).await.unwrap_or(Err(OpenError::TimedOut))
+    }
+
+    /// Takes the streams of `protocol` that members open, from now on and in place of whoever took them before. Without a taker
+    /// the protocol is not offered.
+    ///
+    /// # Panics
+    /// For [`Protocol::Gossip`], which the transport serves itself.
+    pub fn accept(&self, protocol: Protocol) -> Incoming {
+        assert!(protocol != Protocol::Gossip, "gossip streams are the transport's own");
+        self.shared.acceptors.register(protocol)
+    }
+
+    /// Takes the streams at the door: of strangers, one each, and of members whose welcome was lost and who ask again.
+    pub fn door(&self) -> Incoming {
+        self.accept(Protocol::Join)
+    }
+
+    /// What was refused, dropped or lost so far.
+    pub fn counters(&self) -> Counters {
+        self.shared.tally.read()
+    }
+
+    pub(in crate::gossip) fn count_at_door(&self, fault: DoorFault) {
+        count(self.shared.tally.of_door(fault));
+    }
+
+    /// Closes all connections and the port, and returns when that is done.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.shared.commands.send(Command::Stop { done }).await.is_ok() {
+            // The sender is dropped without a word when the task ends another way: stopped as well.
+            let _ = stopped.await;
+        }
+    }
+}
+
+/// Sends the engine's messages.
+#[derive(Clone, Debug)]
+pub struct TransportSender {
+    shared: Arc<Shared>,
+}
+
+impl Network for TransportSender {
+    fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
+        let tally = &self.shared.tally;
+        if bytes.len() > FRAME_LEN_MAX {
+            tracing::error!(peer = %to.short(), length = bytes.len(), "message longer than a frame: dropped");
+            return count(&tally.messages_oversized);
+        }
+        let outboxes = self.shared.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        match outboxes.get(&to).map(|outbox| outbox.try_send(bytes)) {
+            Some(Ok(())) => {}
+            Some(Err(mpsc::error::TrySendError::Full(_))) => count(&tally.messages_overflowed),
+            Some(Err(mpsc::error::TrySendError::Closed(_))) | None => count(&tally.messages_unconnected),
+        }
+    }
+
+    fn members(&mut self, members: Vec<Peer>) {
+        self.shared.members.send_replace(members);
+    }
+}
+
+#[cfg(test)]
+mod tests;

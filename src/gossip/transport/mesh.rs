@@ -1,0 +1,538 @@
+//! The task that owns the swarm: a connection to each member, and a gossip link on it. Shell.
+//!
+//! In: commands, the newest members, libp2p's events, ends of its own small tasks. Out: the node's inputs, streams to those who
+//! accept them. Its small tasks (a look-up, a greeting, a link's reader or writer) stand in one `JoinSet` and end with it.
+//!
+//! A *link* is the gossip stream that this node opened to a member, once the member has greeted it. Whatever is wrong
+//! with a link, its connection is closed, and all begins anew: there is one way to recover, and it is used daily.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::core::transport::TransportError as DialFailure;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{PeerId, Swarm};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use crate::ids::NodeKey;
+use crate::node::engine::effect::Peer;
+use crate::node::engine::input::{Input, NetworkEvent};
+
+use super::address::{multiaddr, node_key, peer_id, resolve, root_cause};
+use super::counters::{Tally, count};
+use super::dial::{Dial, HEAD_START};
+use super::frames::{self, ReadEnd};
+use super::gate::{Arrival, Gate, OpenRequest};
+use super::incoming::Acceptors;
+use super::{AddressFailure, OUTBOX_MAX, OpenError, Outboxes, Protocol, Stream};
+
+/// How many streams may wait for a connection to one member. They wait for one dial at most; more of them means that somebody
+/// opens streams in a loop.
+const WAITING_MAX: usize = 64;
+
+/// Longest sleep without anything due.
+const REST: Duration = Duration::from_secs(60);
+
+/// What others ask of the task.
+#[derive(Debug)]
+pub(super) enum Command {
+    Open { to: NodeKey, protocol: Protocol, reply: oneshot::Sender<Result<Stream, OpenError>> },
+    Stop { done: oneshot::Sender<()> },
+}
+
+/// What the task is made of.
+pub(super) struct Ends {
+    pub(super) own: NodeKey,
+    pub(super) swarm: Swarm<Gate>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) members: watch::Receiver<Vec<Peer>>,
+    /// None for a transport that opens no gossip.
+    pub(super) inputs: Option<mpsc::Sender<Input>>,
+    pub(super) acceptors: Arc<Acceptors>,
+    pub(super) outboxes: Outboxes,
+    pub(super) tally: Arc<Tally>,
+}
+
+pub(super) struct Mesh {
+    ends: Ends,
+    members: BTreeMap<NodeKey, Member>,
+    /// Connected and broken members that the engine has not yet been told of.
+    news: VecDeque<NetworkEvent>,
+    /// The one reader of each member's link to this node, with its connection.
+    readers: BTreeMap<NodeKey, (ConnectionId, AbortHandle)>,
+    /// Where this transport only dials: the link that the node at the other end wants, and does not get.
+    ungreeted: Option<Stream>,
+    tasks: JoinSet<Done>,
+}
+
+#[derive(Debug)]
+struct Member {
+    peer: PeerId,
+    addresses: Vec<String>,
+    dial: Dial,
+    connections: BTreeSet<ConnectionId>,
+    link: Link,
+    /// Whether the engine was last told that it is connected.
+    connected: bool,
+    waiting: Vec<OpenRequest>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Link {
+    None,
+    Greeting(ConnectionId),
+    Up(ConnectionId),
+}
+
+/// How one of the small tasks ended.
+enum Done {
+    Resolved { key: NodeKey, found: Vec<(String, SocketAddr)>, failures: Vec<AddressFailure> },
+    Greeted { key: NodeKey, connection: ConnectionId, greeted: Result<Stream, String> },
+    Written { key: NodeKey, connection: ConnectionId, cause: String },
+    Read { key: NodeKey, connection: ConnectionId, end: ReadEnd },
+}
+
+enum Happened {
+    Command(Option<Command>),
+    Members(Vec<Peer>),
+    Swarm(SwarmEvent<Arrival>),
+    Done(Result<Done, JoinError>),
+    Told,
+    Time,
+}
+
+impl Mesh {
+    pub(super) fn new(ends: Ends) -> Self {
+        let (members, news, readers) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
+        Self { ends, members, news, readers, ungreeted: None, tasks: JoinSet::new() }
+    }
+
+    /// Runs until it is told to stop, or nobody is left who could tell it.
+    pub(super) async fn run(mut self) {
+        let stopped = loop {
+            match self.next().await {
+                Happened::Command(Some(Command::Open { to, protocol, reply })) => self.open(to, protocol, reply),
+                Happened::Command(Some(Command::Stop { done })) => break Some(done),
+                Happened::Command(None) => break None,
+                Happened::Members(members) => self.set_members(members),
+                Happened::Swarm(event) => self.on_swarm(event),
+                Happened::Done(Ok(done)) => self.on_done(done),
+                Happened::Done(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Happened::Done(Err(_)) => {} // A reader that was replaced.
+                Happened::Told => {}
+                Happened::Time => self.on_time(),
+            }
+            self.dial_what_is_due();
+        };
+        self.ends.acceptors.clear();
+        self.outboxes().clear();
+        self.tasks.shutdown().await;
+        drop(self);
+        if let Some(done) = stopped {
+            // Whoever asked may have gone away.
+            let _ = done.send(());
+        }
+    }
+
+    async fn next(&mut self) -> Happened {
+        let deadline = self.deadline();
+        let Ends { swarm, commands, members, inputs, .. } = &mut self.ends;
+        let news = &mut self.news;
+        let tell = async {
+            match inputs {
+                Some(inputs) if !news.is_empty() => inputs.reserve().await.ok(),
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            command = commands.recv() => Happened::Command(command),
+            Ok(()) = members.changed() => Happened::Members(members.borrow_and_update().clone()),
+            event = swarm.select_next_some() => Happened::Swarm(event),
+            Some(done) = self.tasks.join_next() => Happened::Done(done),
+            permit = tell => {
+                // Without a permit the engine is gone, and nobody wants to know.
+                if let (Some(permit), Some(event)) = (permit, self.news.pop_front()) {
+                    permit.send(Input::Network(event));
+                }
+                Happened::Told
+            }
+            () = sleep_until(deadline) => Happened::Time,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let dials = self.members.values().filter_map(|member| member.dial.deadline());
+        let strangers = self.ends.swarm.behaviour().deadline();
+        dials.chain(strangers).min().unwrap_or_else(|| Instant::now() + REST)
+    }
+
+    fn on_time(&mut self) {
+        for connection in self.ends.swarm.behaviour_mut().overdue(Instant::now()) {
+            self.ends.swarm.close_connection(connection);
+        }
+    }
+
+    fn outboxes(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeKey, mpsc::Sender<Vec<u8>>>> {
+        self.ends.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Members come and go.
+impl Mesh {
+    fn set_members(&mut self, members: Vec<Peer>) {
+        let now = Instant::now();
+        let wanted: BTreeMap<NodeKey, (PeerId, Vec<String>)> = members
+            .into_iter()
+            .filter(|peer| peer.key != self.ends.own)
+            .filter_map(|peer| Some((peer.key, (peer_id(&peer.key)?, peer.addresses))))
+            .collect();
+
+        let gone: Vec<NodeKey> = self.members.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        let peers = wanted.values().map(|(peer, _)| *peer).collect();
+        let promoted = self.ends.swarm.behaviour_mut().set_members(peers);
+        for key in gone {
+            self.remove(key);
+        }
+        for (key, (peer, addresses)) in wanted {
+            match self.members.get_mut(&key) {
+                Some(member) if member.addresses != addresses => {
+                    member.addresses = addresses;
+                    if member.connections.is_empty() {
+                        member.dial.hurry(now);
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    let first = if self.ends.own < key { now } else { now + HEAD_START };
+                    self.members.insert(key, Member::new(peer, addresses, Dial::new(first)));
+                }
+            }
+        }
+        for (connection, peer) in promoted {
+            self.on_established(peer, connection);
+        }
+    }
+
+    /// It is cut at once; whatever was under way with it fails.
+    fn remove(&mut self, key: NodeKey) {
+        let Some(member) = self.members.remove(&key) else { return };
+        self.outboxes().remove(&key);
+        if let Some((_, reader)) = self.readers.remove(&key) {
+            reader.abort();
+        }
+        for request in member.waiting {
+            let _ = request.reply.send(Err(OpenError::NotMember(key)));
+        }
+        // An error says that there was no connection.
+        let _ = self.ends.swarm.disconnect_peer_id(member.peer);
+    }
+
+    fn open(&mut self, to: NodeKey, protocol: Protocol, reply: oneshot::Sender<Result<Stream, OpenError>>) {
+        // Whoever names members and then opens a stream to one of them means it in that order.
+        if self.ends.members.has_changed().unwrap_or(false) {
+            let members = self.ends.members.borrow_and_update().clone();
+            self.set_members(members);
+        }
+        let Some(member) = self.members.get_mut(&to) else {
+            let _ = reply.send(Err(OpenError::NotMember(to)));
+            return;
+        };
+        let request = OpenRequest { protocol, reply };
+        match member.best_connection() {
+            Some(connection) => self.ends.swarm.behaviour_mut().open(member.peer, connection, request),
+            None if member.waiting.len() >= WAITING_MAX => {
+                let _ = request.reply.send(Err(OpenError::Crowded));
+            }
+            None => {
+                member.waiting.push(request);
+                member.dial.hurry(Instant::now());
+            }
+        }
+    }
+}
+
+/// Dialling.
+impl Mesh {
+    fn dial_what_is_due(&mut self) {
+        let now = Instant::now();
+        for (key, member) in &mut self.members {
+            if !member.connections.is_empty() {
+                continue;
+            }
+            if member.dial.begin(now) {
+                let (key, addresses) = (*key, member.addresses.clone());
+                self.tasks.spawn(async move {
+                    let (found, failures) = resolve(&addresses).await;
+                    Done::Resolved { key, found, failures }
+                });
+            }
+            while let Some((name, address)) = member.dial.next_address(now) {
+                let options = DialOpts::peer_id(member.peer)
+                    .condition(PeerCondition::Always)
+                    .addresses(vec![multiaddr(address)])
+                    // The listening port is for those who dial us.
+                    .allocate_new_port()
+                    .build();
+                let connection = options.connection_id();
+                member.dial.dialling(connection, name);
+                if let Err(error) = self.ends.swarm.dial(options) {
+                    member.dial.failed(connection, dial_cause(&error), false);
+                }
+            }
+            member.give_up_if_exhausted(*key, now);
+        }
+    }
+
+    fn on_dial_failed(&mut self, connection: ConnectionId, peer: PeerId, error: &DialError) {
+        let impostor = matches!(error, DialError::WrongPeerId { .. } | DialError::LocalPeerId { .. });
+        if impostor {
+            count(&self.ends.tally.impostors);
+        }
+        if let Some((_, member)) = self.member_of(peer) {
+            member.dial.failed(connection, dial_cause(error), impostor);
+        }
+    }
+
+    fn member_of(&mut self, peer: PeerId) -> Option<(NodeKey, &mut Member)> {
+        let key = node_key(&peer)?;
+        Some((key, self.members.get_mut(&key)?))
+    }
+}
+
+/// Connections and links.
+impl Mesh {
+    fn on_swarm(&mut self, event: SwarmEvent<Arrival>) {
+        match event {
+            SwarmEvent::Behaviour(arrival) => self.on_arrival(arrival),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                self.on_established(peer_id, connection_id);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let cause = cause.map_or_else(|| "closed".to_owned(), |cause| root_cause(&cause));
+                self.on_closed(peer_id, connection_id, &cause);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id: Some(peer), error } => {
+                self.on_dial_failed(connection_id, peer, &error);
+            }
+            SwarmEvent::ListenerClosed { reason, .. } => {
+                tracing::error!(?reason, "the listening socket was closed: members can no longer dial this node");
+            }
+            // Failed handshakes are counted at the gate; the rest is news of our own doing.
+            _ => {}
+        }
+    }
+
+    /// Also called for a stranger's connection when the stranger has become a member.
+    fn on_established(&mut self, peer: PeerId, connection: ConnectionId) {
+        let gossips = self.ends.inputs.is_some();
+        let Some((key, member)) = self.member_of(peer) else { return };
+        member.connections.insert(connection);
+        member.dial.reached();
+        let waiting = std::mem::take(&mut member.waiting);
+        let link = gossips && member.link == Link::None;
+        for request in waiting {
+            self.ends.swarm.behaviour_mut().open(peer, connection, request);
+        }
+        if link {
+            self.greet(key, peer, connection);
+        }
+    }
+
+    fn greet(&mut self, key: NodeKey, peer: PeerId, connection: ConnectionId) {
+        let (reply, opened) = oneshot::channel();
+        self.ends.swarm.behaviour_mut().open(peer, connection, OpenRequest { protocol: Protocol::Gossip, reply });
+        if let Some(member) = self.members.get_mut(&key) {
+            member.link = Link::Greeting(connection);
+        }
+        self.tasks.spawn(async move {
+            let greeted = match opened.await {
+                Ok(Ok(mut stream)) => match frames::await_greeting(&mut stream).await {
+                    Ok(()) => Ok(stream),
+                    Err(error) => Err(error.to_string()),
+                },
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("the connection was closed".to_owned()),
+            };
+            Done::Greeted { key, connection, greeted }
+        });
+    }
+
+    fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, cause: &str) {
+        let own = self.ends.own;
+        let now = Instant::now();
+        let Some((key, member)) = self.member_of(peer) else { return };
+        if !member.connections.remove(&connection) {
+            return;
+        }
+        let linked = matches!(member.link, Link::Greeting(on) | Link::Up(on) if on == connection);
+        if linked {
+            member.link = Link::None;
+        }
+        let other = member.connections.last().copied();
+        if other.is_none() {
+            if std::mem::take(&mut member.connected) {
+                tracing::info!(peer = %key.short(), cause, "disconnected");
+                self.news.push_back(NetworkEvent::Broken(key));
+            }
+            // The other side notices at the same moment: one of the two goes first, as at the beginning.
+            let at = if own < key { now } else { now + HEAD_START };
+            if let Some(member) = self.members.get_mut(&key) {
+                member.dial.pause(at, chance());
+            }
+        }
+        if linked {
+            self.outboxes().remove(&key);
+            if let Some(other) = other {
+                self.greet(key, peer, other);
+            }
+        }
+    }
+
+    /// Closes a connection, and takes it for closed at once: on a dead link the closing itself may hang for minutes.
+    fn close(&mut self, key: NodeKey, connection: ConnectionId, cause: &str) {
+        self.ends.swarm.close_connection(connection);
+        if let Some(peer) = self.members.get(&key).map(|member| member.peer) {
+            self.on_closed(peer, connection, cause);
+        }
+    }
+
+    fn on_arrival(&mut self, arrival: Arrival) {
+        let Arrival { from, connection, protocol, stream } = arrival;
+        if protocol == Protocol::Gossip && self.ends.inputs.is_none() {
+            // At another node's door, which has just let us in and greets: to refuse would make it hang up before it has said
+            // so. The stream is left without an answer until this transport stops.
+            self.ungreeted = Some(stream);
+            return;
+        }
+        let inputs = self.ends.inputs.clone().filter(|_| protocol == Protocol::Gossip);
+        let Some(inputs) = inputs else {
+            if !self.ends.acceptors.hand_over(protocol, from, stream) {
+                count(&self.ends.tally.streams_dropped);
+            }
+            return;
+        };
+        let reader = self.tasks.spawn(async move {
+            let (reader, writer) = stream.split();
+            let end = frames::read(from, reader, writer, inputs).await;
+            Done::Read { key: from, connection, end }
+        });
+        // The member opens a second link only when it has given up the first.
+        if let Some((_, replaced)) = self.readers.insert(from, (connection, reader)) {
+            replaced.abort();
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Resolved { key, found, failures } => {
+                if let Some(member) = self.members.get_mut(&key) {
+                    member.dial.resolved(Instant::now(), found, failures);
+                }
+            }
+            Done::Greeted { key, connection, greeted } => self.on_greeted(key, connection, greeted),
+            Done::Written { key, connection, cause } => {
+                if self.members.get(&key).is_some_and(|member| member.link == Link::Up(connection)) {
+                    self.close(key, connection, &cause);
+                }
+            }
+            Done::Read { key, connection, end } => {
+                if self.readers.get(&key).is_some_and(|(on, _)| *on == connection) {
+                    self.readers.remove(&key);
+                }
+                match end {
+                    // Where the connection broke with it, libp2p says so.
+                    ReadEnd::Closed => {}
+                    ReadEnd::Silent => {
+                        count(&self.ends.tally.members_silent);
+                        self.close(key, connection, "silent for too long");
+                    }
+                    ReadEnd::Oversized(length) => {
+                        tracing::warn!(peer = %key.short(), length, "frame too long: closing the connection");
+                        count(&self.ends.tally.frames_oversized);
+                        self.close(key, connection, "frame too long");
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_greeted(&mut self, key: NodeKey, connection: ConnectionId, greeted: Result<Stream, String>) {
+        let Some(member) = self.members.get_mut(&key).filter(|member| member.link == Link::Greeting(connection)) else {
+            return;
+        };
+        let stream = match greeted {
+            Ok(stream) => stream,
+            Err(cause) => {
+                // Mostly a member that has not heard of our admission yet.
+                tracing::debug!(peer = %key.short(), cause, "not greeted");
+                return self.close(key, connection, "not greeted");
+            }
+        };
+        member.link = Link::Up(connection);
+        member.dial.greeted();
+        if !std::mem::replace(&mut member.connected, true) {
+            tracing::info!(peer = %key.short(), "connected");
+            self.news.push_back(NetworkEvent::Connected(key));
+        }
+        let (sender, outbox) = mpsc::channel(OUTBOX_MAX);
+        self.outboxes().insert(key, sender);
+        self.tasks.spawn(async move {
+            let (reader, writer) = stream.split();
+            let written = frames::write(reader, writer, outbox).await;
+            let cause = written.err().map_or_else(|| "ended here".to_owned(), |error| error.to_string());
+            Done::Written { key, connection, cause }
+        });
+    }
+}
+
+impl Member {
+    fn new(peer: PeerId, addresses: Vec<String>, dial: Dial) -> Self {
+        let (connections, waiting) = (BTreeSet::new(), Vec::new());
+        Self { peer, addresses, dial, connections, link: Link::None, connected: false, waiting }
+    }
+
+    /// The one that is known to work, else the newest.
+    fn best_connection(&self) -> Option<ConnectionId> {
+        match self.link {
+            Link::Up(connection) if self.connections.contains(&connection) => Some(connection),
+            _ => self.connections.last().copied(),
+        }
+    }
+
+    fn give_up_if_exhausted(&mut self, key: NodeKey, now: Instant) {
+        let Some(failures) = self.dial.exhausted(now, chance()) else { return };
+        tracing::debug!(peer = %key.short(), ?failures, "cannot be reached");
+        for request in self.waiting.drain(..) {
+            let failures = failures.clone();
+            let _ = request.reply.send(Err(OpenError::Unreachable { key, failures }));
+        }
+    }
+}
+
+/// What to tell people of a failed dial to one address.
+fn dial_cause(error: &DialError) -> String {
+    match error {
+        DialError::WrongPeerId { obtained, .. } => match node_key(obtained) {
+            Some(other) => format!("another node answers there ({})", other.short()),
+            None => "another node answers there".to_owned(),
+        },
+        DialError::LocalPeerId { .. } => "this node itself answers there".to_owned(),
+        DialError::Transport(failures) => match failures.first() {
+            Some((_, DialFailure::Other(cause))) => root_cause(cause),
+            Some((_, DialFailure::MultiaddrNotSupported(_))) => "this is no address to dial".to_owned(),
+            None => "no answer".to_owned(),
+        },
+        other => root_cause(other),
+    }
+}
+
+/// Any number, for the jitter of pauses. Without a source of randomness the pauses are just not spread.
+fn chance() -> u32 {
+    getrandom::u32().unwrap_or(0)
+}

@@ -1,0 +1,95 @@
+//! Ties the API's and the network's doors to the node's shells. Wiring.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::io::StreamReader;
+
+use crate::api::doors::BlobDoor;
+use crate::blobs::store::BlobStore;
+use crate::gossip::join;
+use crate::gossip::transport::{Protocol, Transport};
+use crate::ids::{BlobHash, ClusterId, NodeKey, NodeName};
+use crate::node::engine::effect::{Refusal, RefusalCode, Response};
+use crate::node::engine::input::{BlobEvent, Input, Request};
+use crate::node::handle::NodeHandle;
+use crate::node::logs::disk::DiskLogs;
+use crate::node::logs::serve::LogServer;
+use crate::node::logs::{Duplex, LogPeers};
+
+/// Largest binary, in bytes; the API counts uploads against the same limit.
+const BLOB_LEN_MAX: u64 = 8 << 30;
+
+/// Uploads into the store.
+pub(super) struct Uploads {
+    pub(super) store: BlobStore,
+    pub(super) inputs: mpsc::Sender<Input>,
+}
+
+impl BlobDoor for Uploads {
+    fn import(
+        &self,
+        content: BoxStream<'static, io::Result<Bytes>>,
+    ) -> BoxFuture<'_, Result<(BlobHash, u64), Refusal>> {
+        Box::pin(async move {
+            let imported = self.store.import_reader(StreamReader::new(content), BLOB_LEN_MAX).await;
+            let (hash, size) = imported.map_err(|error| Refusal::new(RefusalCode::Unavailable, error))?;
+            let stored = Input::Blob(BlobEvent::Stored(hash, size));
+            // The engine hears of it before the uploader does: a deploy that follows finds it.
+            let heard = self.inputs.send(stored).await;
+            heard.map_err(|_| Refusal::new(RefusalCode::Unavailable, "this node is stopping"))?;
+            Ok((hash, size))
+        })
+    }
+
+    fn size(&self, hash: BlobHash) -> BoxFuture<'_, Result<Option<u64>, Refusal>> {
+        Box::pin(async move { Ok(self.store.size(&hash)) })
+    }
+}
+
+/// The way to other members' logs.
+pub(super) struct LogStreams(pub(super) Transport);
+
+impl LogPeers for LogStreams {
+    fn open(&self, peer: NodeKey) -> BoxFuture<'_, Result<Box<dyn Duplex>, String>> {
+        Box::pin(async move {
+            let stream = self.0.open(peer, Protocol::Logs).await.map_err(|error| error.to_string())?;
+            Ok(Box::new(stream) as Box<dyn Duplex>)
+        })
+    }
+}
+
+/// Lets other members read this node's logs, until the transport stops.
+pub(super) async fn serve_logs(transport: Transport, logs: Arc<DiskLogs>, node: NodeName) {
+    let server = Arc::new(LogServer::new(logs, node));
+    let mut incoming = transport.accept(Protocol::Logs);
+    let mut readers = JoinSet::new();
+    while let Some((peer, stream)) = incoming.next().await {
+        while readers.try_join_next().is_some() {}
+        let server = server.clone();
+        readers.spawn(async move {
+            if let Err(error) = server.serve(stream).await {
+                tracing::debug!(peer = %peer.short(), %error, "reader of logs went away");
+            }
+        });
+    }
+}
+
+/// Lets strangers in who hold a ticket, until the transport stops.
+pub(super) async fn serve_joiners(transport: Transport, cluster: ClusterId, node: NodeHandle) {
+    let admit = move |admit| {
+        let node = node.clone();
+        async move {
+            match node.request(Request::Admit(admit)).await? {
+                Response::Admitted(welcome) => Ok(*welcome),
+                other => unreachable!("an admission was asked for, not {other:?}"),
+            }
+        }
+    };
+    join::serve(&transport, cluster, admit).await;
+}
