@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Keeper(usize),
     /// The host sends wrong bytes of its blobs, or right ones again.
     Corrupts(usize, bool),
+    /// The node alters what others say before it passes it on, or is honest again.
+    Forges(usize, bool),
 }
 
 /// A schedule: when, counted from its start, and what. In order.
@@ -68,7 +70,7 @@ pub(crate) fn schedule(stream: &mut Stream, hosts: usize, span: Duration) -> Sch
 }
 
 fn draw(stream: &mut Stream, hosts: usize, host: usize, at: Duration, later: Duration) -> Schedule {
-    match stream.random_range(0..20) {
+    match stream.random_range(0..21) {
         0..3 => vec![(at, Fault::Crash(host)), (later, Fault::Start(host))],
         3..5 => vec![(at, Fault::Kill(host)), (later, Fault::Start(host))],
         5..8 => vec![(at, Fault::Light(host, fuse(stream))), (later, Fault::Start(host))],
@@ -90,6 +92,7 @@ fn draw(stream: &mut Stream, hosts: usize, host: usize, at: Duration, later: Dur
         17 => vec![(at, Fault::Disk(host, Speed::Slow)), (later, Fault::Disk(host, Speed::Ordinary))],
         18 if stream.random_bool(0.5) => vec![(at, Fault::DiskFails(host)), (later, Fault::Start(host))],
         18 => vec![(at, Fault::Keeper(host))],
+        19 => vec![(at, Fault::Forges(host, true)), (later, Fault::Forges(host, false))],
         _ => vec![(at, Fault::Corrupts(host, true)), (later, Fault::Corrupts(host, false))],
     }
 }
@@ -133,6 +136,7 @@ pub(crate) async fn strike(world: &mut World, fault: Fault) {
         Fault::Disk(host, speed) => world.hosts[host].platter().set_speed(speed),
         Fault::DiskFails(host) => world.hosts[host].platter().fail_next(),
         Fault::Keeper(host) => world.hosts[host].keeper.die(true),
+        Fault::Forges(host, forges) => world.forge(host, forges),
         Fault::Corrupts(host, corrupts) => world.hosts[host].shelf.set_corrupts(corrupts),
     }
 }
@@ -148,7 +152,7 @@ mod tests {
             .flat_map(draw)
             .map(|(_, fault)| format!("{fault:?}").split(['(', ' ']).next().unwrap_or_default().to_owned())
             .collect();
-        assert_eq!(kinds.len(), 16, "{kinds:?}");
+        assert_eq!(kinds.len(), 17, "{kinds:?}");
         assert!(draw(3).is_sorted_by_key(|(at, _)| *at));
     }
 }

@@ -181,3 +181,65 @@ impl Journal {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wish::{anywhere, service_name};
+
+    /// A wish at a host that is answered at once, a second after the one before.
+    async fn done(journal: &Journal, host: usize, wish: Wish, answer: Option<Response>) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let number = journal.begin(host, wish, &View::default());
+        journal.end(number, answer.map(Ok));
+    }
+
+    fn deploy(mark: &str) -> Wish {
+        Wish::Deploy(Deployment::new("web", mark, anywhere(1)))
+    }
+
+    fn revised() -> Option<Response> {
+        Some(Response::Revised { revision: 1, changed: true })
+    }
+
+    fn deleted() -> Option<Response> {
+        Some(Response::Deleted { existed: true })
+    }
+
+    fn owed(journal: &Journal) -> Vec<String> {
+        journal.owed(&[0, 1]).into_iter().map(|(_, mark)| mark).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_acknowledged_is_owed_and_what_was_not_is_not() {
+        let journal = Journal::new(Trace::new());
+        done(&journal, 0, deploy("a"), revised()).await;
+        done(&journal, 1, deploy("b"), None).await;
+        done(&journal, 1, deploy("c"), revised()).await;
+        assert_eq!(owed(&journal), ["a", "c"]);
+        assert_eq!(journal.owed(&[1]).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_that_may_have_come_later_excuses_and_an_earlier_one_at_the_same_node_does_not() {
+        let journal = Journal::new(Trace::new());
+        done(&journal, 0, deploy("a"), revised()).await;
+        done(&journal, 0, Wish::Delete(service_name("web")), deleted()).await;
+        assert!(owed(&journal).is_empty());
+        assert_eq!(journal.buried(&[0, 1]).len(), 1);
+        done(&journal, 0, deploy("b"), revised()).await;
+        assert_eq!(owed(&journal), ["b"]);
+        assert!(journal.buried(&[0, 1]).is_empty(), "it was deployed again");
+        done(&journal, 1, Wish::Delete(service_name("web")), None).await;
+        assert!(owed(&journal).is_empty(), "nobody knows whether that was carried out");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_at_a_node_that_did_not_know_all_buries_nothing() {
+        let journal = Journal::new(Trace::new());
+        done(&journal, 0, deploy("a"), revised()).await;
+        done(&journal, 1, Wish::Delete(service_name("web")), deleted()).await;
+        assert!(journal.buried(&[0, 1]).is_empty());
+    }
+}

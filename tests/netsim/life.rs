@@ -41,6 +41,7 @@ pub(crate) struct Life(Mutex<State>);
 struct State {
     over: bool,
     stalled: bool,
+    forges: bool,
     fuse: Option<Fuse>,
     waker: Option<Waker>,
 }
@@ -79,6 +80,16 @@ impl Life {
         let mut state = self.lock();
         state.stalled = stalled;
         state.wake();
+    }
+
+    /// Whether it lies about others from now on.
+    pub(crate) fn set_forges(&self, forges: bool) {
+        self.lock().forges = forges;
+    }
+
+    /// Whether it lies about others.
+    pub(crate) fn forges(&self) -> bool {
+        self.lock().forges
     }
 
     /// Sets where it is to end.

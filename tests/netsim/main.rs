@@ -29,6 +29,7 @@ mod random;
 mod trace;
 
 mod faults;
+mod forgery;
 mod wish;
 mod workload;
 

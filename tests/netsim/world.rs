@@ -162,6 +162,19 @@ impl World {
         }
     }
 
+    /// Makes the node alter what others say of themselves before it passes it on, or lets it be honest again.
+    pub(crate) fn forge(&self, host: usize, forges: bool) {
+        if let Some(running) = &self.hosts[host].running {
+            self.trace.record(self.hosts[host].name.as_str(), if forges { "lies" } else { "is honest" }, &[]);
+            running.life.set_forges(forges);
+        }
+    }
+
+    /// Sends a message as if the node on `from` had made it.
+    pub(crate) fn send_as(&self, from: usize, to: usize, bytes: Vec<u8>) {
+        self.fabric.send(self.hosts[from].key, self.hosts[to].key, bytes);
+    }
+
     /// Makes the node's process end at a chosen point.
     pub(crate) fn light(&self, host: usize, fuse: Fuse) {
         if let Some(running) = &self.hosts[host].running {
@@ -240,6 +253,7 @@ impl World {
             self.hosts[host].platter().repair();
             self.hosts[host].shelf.set_corrupts(false);
             self.stall(host, false);
+            self.forge(host, false);
             if let Some(running) = &self.hosts[host].running {
                 running.life.extinguish();
             }

@@ -149,7 +149,7 @@ impl Fabric {
     }
 
     /// Sends one message over the connection, if there is one.
-    pub(super) fn send(&self, from: NodeKey, to: NodeKey, bytes: Vec<u8>) {
+    pub(crate) fn send(&self, from: NodeKey, to: NodeKey, bytes: Vec<u8>) {
         let mut state = self.lock();
         if bytes.len() > MESSAGE_LEN_MAX {
             self.trace.violated("bounded", &format!("{} sends a message of {} bytes", from.short(), bytes.len()));

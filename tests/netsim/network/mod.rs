@@ -18,6 +18,7 @@ use narun::ids::NodeKey;
 use narun::node::engine::effect::Peer;
 use narun::node::shells::Network;
 
+use crate::forgery;
 use crate::life::Life;
 use crate::trace::Trace;
 
@@ -92,6 +93,8 @@ pub(crate) struct SimNetwork {
 impl Network for SimNetwork {
     fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
         if self.life.acts() {
+            let forged = if self.life.forges() { forgery::altered(&self.key, &bytes) } else { None };
+            let bytes = forged.unwrap_or(bytes);
             let line = format!("to {}: {}", self.fabric.name(&to), word(&bytes));
             self.trace.record(&self.host, &line, &bytes);
             self.fabric.send(self.key, to, bytes);

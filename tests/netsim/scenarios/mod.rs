@@ -8,6 +8,7 @@ mod hosts;
 mod numbers;
 mod partitions;
 mod transfers;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::future::Future;
