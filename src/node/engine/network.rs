@@ -166,6 +166,7 @@ impl Engine {
     pub(super) fn catch_up(&mut self) {
         if !std::mem::replace(&mut self.caught_up, true) {
             self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
+            self.dirty.services.extend(self.known.reported_services().cloned());
         }
     }
 
