@@ -192,9 +192,11 @@ impl Engine {
         if self.services.unreadable().contains(name) {
             return;
         }
-        if self.caught_up || !self.may_be_elsewhere(name) {
-            self.settle_processes(name, out);
+        if !self.caught_up && self.may_be_elsewhere(name) {
+            // What it said in its last life stands until then: without it, others would take its indices over at once.
+            return;
         }
+        self.settle_processes(name, out);
         let report: Option<Report> = self.instances.report(name);
         self.say(Subject::service(name), report.as_ref(), out);
     }
