@@ -1,4 +1,7 @@
 //! Tests with real processes, sockets and files.
 
+mod cluster;
 mod host;
 mod keeper;
+mod membership;
+mod skip;
