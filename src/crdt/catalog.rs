@@ -277,6 +277,12 @@ impl Catalog {
         Ok(Merged::Changed)
     }
 
+    /// Whether all of this news is in the catalog.
+    pub fn contains(&self, delta: &DocDelta) -> bool {
+        let entry = self.entries.get(&delta.key).filter(|entry| entry.epoch == delta.epoch);
+        entry.is_some_and(|entry| entry.document().contains(&delta.changes))
+    }
+
     /// What this node has of a document.
     pub fn state(&self, key: &DocKey) -> DocState {
         match self.entries.get(key) {

@@ -213,6 +213,12 @@ impl Document {
         Ok(self.doc.get_heads() != before)
     }
 
+    /// Whether all of these changes are in it. Changes that build on what it lacks are not.
+    pub fn contains(&self, bytes: &[u8]) -> bool {
+        let mut probe = self.clone();
+        matches!(probe.apply(bytes), Ok(false)) && probe.doc.get_missing_deps(&[]).is_empty()
+    }
+
     /// The same content without its history, under the next epoch. Every node makes the same bytes out of the same heads.
     pub fn compacted(&self) -> Document {
         let mut hasher = blake3::Hasher::new();

@@ -120,6 +120,11 @@ impl Dissemination {
         (!wanted.is_empty()).then_some(Message::Ask(wanted))
     }
 
+    /// News that a member is to say again whether it is on its disk, if they are still kept.
+    pub fn ask_to_acknowledge(&self, id: &NewsId) -> Option<Message> {
+        self.kept.get(id).map(|news| Message::News { news: news.clone(), acknowledge: true })
+    }
+
     /// A member asks for news: those that are still kept.
     pub fn asked(&self, names: &[NewsId]) -> Vec<Message> {
         let kept = names.iter().filter_map(|id| self.kept.get(id));

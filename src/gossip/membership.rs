@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use foca::{
     Config, Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime, State, Timer,
+    TimerToken,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -75,6 +76,9 @@ pub struct Membership {
     foca: Foca<SwimId, PostcardCodec, ChaCha8Rng, NoCustomBroadcast>,
     timers: BTreeMap<(Mono, u64), Timer<SwimId>>,
     timers_made: u64,
+    /// What foca stamps its timers with at present. It takes no notice of those with another stamp, also of one that ends a
+    /// suspicion, once it has renewed its identity: the suspect would stay one for ever.
+    token: TimerToken,
     /// Whom we are connected to and have announced ourselves to without an answer yet.
     greeted: BTreeMap<NodeKey, Mono>,
     outbox: Vec<(NodeKey, Vec<u8>)>,
@@ -88,6 +92,7 @@ struct Collect<'a> {
     now: Mono,
     timers: &'a mut BTreeMap<(Mono, u64), Timer<SwimId>>,
     timers_made: &'a mut u64,
+    token: &'a mut TimerToken,
     outbox: &'a mut Vec<(NodeKey, Vec<u8>)>,
     changed: &'a mut bool,
 }
@@ -102,6 +107,9 @@ impl Runtime<SwimId> for Collect<'_> {
     }
 
     fn submit_after(&mut self, event: Timer<SwimId>, after: Duration) {
+        if let Timer::ProbeRandomMember(token) = &event {
+            *self.token = *token;
+        }
         *self.timers_made += 1;
         self.timers.insert((self.now + after, *self.timers_made), event);
     }
@@ -109,8 +117,8 @@ impl Runtime<SwimId> for Collect<'_> {
 
 macro_rules! with_foca {
     ($self:ident, $now:expr, |$foca:ident, $runtime:ident| $body:expr) => {{
-        let Membership { foca: $foca, timers, timers_made, outbox, changed, .. } = $self;
-        let mut $runtime = Collect { now: $now, timers, timers_made, outbox, changed };
+        let Membership { foca: $foca, timers, timers_made, token, outbox, changed, .. } = $self;
+        let mut $runtime = Collect { now: $now, timers, timers_made, token, outbox, changed };
         $body
     }};
 }
@@ -124,6 +132,7 @@ impl Membership {
             foca,
             timers: BTreeMap::new(),
             timers_made: 0,
+            token: TimerToken::default(),
             greeted: BTreeMap::new(),
             outbox: Vec::new(),
             changed: true,
@@ -150,7 +159,10 @@ impl Membership {
         while let Some(((due, _), _)) = self.timers.first_key_value()
             && *due <= now
         {
-            let (_, timer) = self.timers.pop_first().expect("it was looked at just now");
+            let (_, mut timer) = self.timers.pop_first().expect("it was looked at just now");
+            if let Timer::ChangeSuspectToDown { token, .. } = &mut timer {
+                *token = self.token;
+            }
             // A timer that no longer applies is an error in foca's words and harmless.
             let _ = with_foca!(self, now, |foca, runtime| foca.handle_timer(timer, &mut runtime));
         }

@@ -113,13 +113,22 @@ pub fn compare_records(roster: &Roster, buckets: &[u8], theirs: &[RecordState]) 
             &RecordState { key: key.clone(), stamp: known.get(&key[..]).copied().unwrap_or_default() },
         );
     }
-    let lacking = |state: &&RecordState| record_state(roster, &state.key).stamp < state.stamp;
-    let wanted: Vec<_> = theirs.iter().filter(lacking).map(|state| record_state(roster, &state.key)).collect();
+    let wanted: Vec<_> =
+        theirs.iter().filter(|theirs| is_newer(roster, theirs)).map(|state| record_state(roster, &state.key)).collect();
     let mut answers = repair.into_message().into_iter().collect::<Vec<_>>();
     if !wanted.is_empty() {
         answers.push(Message::Want { documents: Vec::new(), records: wanted });
     }
     answers
+}
+
+/// Whether another node has newer records than this one.
+pub fn lacks_records(roster: &Roster, theirs: &[RecordState]) -> bool {
+    theirs.iter().any(|theirs| is_newer(roster, theirs))
+}
+
+fn is_newer(roster: &Roster, theirs: &RecordState) -> bool {
+    record_state(roster, &theirs.key).stamp < theirs.stamp
 }
 
 /// Answers a want.

@@ -78,7 +78,7 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
             doors.view.send_if_modified(|shown| self.show(shown));
 
             let deadline = self.engine.next_deadline();
-            let mut command = None;
+            let mut asked = None;
             tokio::select! {
                 biased;
                 committed = self.world.disk.confirmed() => {
@@ -87,8 +87,8 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                         self.perform(effect);
                     }
                 }
-                asked = doors.commands.recv() => match asked {
-                    Some(asked) => command = Some(asked),
+                command = doors.commands.recv() => match command {
+                    Some(command) => asked = Some(self.number(command)),
                     None => return Ok(()),
                 },
                 Some(input) = doors.inputs.recv() => batch.push(input),
@@ -100,10 +100,8 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                     Err(_) => break,
                 }
             }
-            // Whoever asks for something has made it possible before: an upload is reported, then deployed.
-            if let Some(command) = command {
-                batch.push(self.number(command));
-            }
+            // After what the shells had reported by then: a deploy is asked for once the store has said that it holds the binary.
+            batch.extend(asked);
         }
     }
 

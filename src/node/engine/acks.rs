@@ -1,11 +1,16 @@
 //! Writes whose askers wait until other nodes have them on disk. Pure.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::effect::{Refusal, RefusalCode, Response};
 use crate::gossip::message::NewsId;
 use crate::ids::NodeKey;
 use crate::time::Mono;
+
+/// After how long who has not answered is asked again: the news or the answer may have been lost with a connection, or the
+/// member may have lacked what the news builds on and have been given it since.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One write.
 #[derive(Debug)]
@@ -15,6 +20,7 @@ struct Waiting {
     wanted: u32,
     have: BTreeSet<NodeKey>,
     deadline: Mono,
+    ask_again: Mono,
     response: Response,
 }
 
@@ -25,9 +31,28 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// Waits until `wanted` nodes, this one counted, have the news on disk.
-    pub(super) fn wait(&mut self, request: u64, news: NewsId, wanted: u32, deadline: Mono, response: Response) {
-        self.waiting.push(Waiting { request, news, wanted, have: BTreeSet::new(), deadline, response });
+    /// Waits until `wanted` nodes, this one counted, have the news on disk. They were asked for that just now.
+    pub(super) fn wait(
+        &mut self,
+        now: Mono,
+        request: u64,
+        news: NewsId,
+        wanted: u32,
+        deadline: Mono,
+        response: Response,
+    ) {
+        let ask_again = now + ASK_AGAIN;
+        self.waiting.push(Waiting { request, news, wanted, have: BTreeSet::new(), deadline, ask_again, response });
+    }
+
+    /// Who is to be asked again, and for which news.
+    pub(super) fn ask_again(&mut self, now: Mono, connected: &BTreeSet<NodeKey>) -> Vec<(NodeKey, NewsId)> {
+        let mut asked = Vec::new();
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.ask_again <= now) {
+            waiting.ask_again = now + ASK_AGAIN;
+            asked.extend(connected.difference(&waiting.have).map(|node| (*node, waiting.news)));
+        }
+        asked
     }
 
     /// A node has it. Gives back the answers that are complete with that.
@@ -51,8 +76,8 @@ impl Acks {
         .collect()
     }
 
-    /// When [`Acks::tick`] wants to be called.
+    /// When [`Acks::tick`] and [`Acks::ask_again`] want to be called.
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        self.waiting.iter().map(|waiting| waiting.deadline).min()
+        self.waiting.iter().map(|waiting| waiting.deadline.min(waiting.ask_again)).min()
     }
 }

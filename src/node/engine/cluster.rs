@@ -30,6 +30,9 @@ pub enum Standing {
     Gone,
     /// It keeps what it has, and gets nothing new.
     Grace,
+    /// This node has just started and not heard of it yet: it keeps what it has, and nothing new is placed anywhere, since this
+    /// node cannot know what others have placed in the meantime.
+    Unheard,
     /// It keeps what it has, and gets new ones.
     Good,
 }
@@ -117,6 +120,11 @@ impl Cluster {
         &self.connected
     }
 
+    /// Whether there is still a chance to hear of the others soon: this node started a moment ago, and is not alone.
+    pub fn may_hear_more(&self, now: Mono) -> bool {
+        self.members.len() > 1 && now.since(self.started) < BOOT_GRACE
+    }
+
     /// All members, this node among them.
     pub fn members(&self) -> &BTreeMap<NodeKey, Admission> {
         &self.members
@@ -142,6 +150,7 @@ impl Cluster {
         let Some(seen) = self.seen.get(key) else { return Standing::Gone };
         match seen.status {
             NodeStatus::Alive | NodeStatus::Suspect => Standing::Good,
+            NodeStatus::Unknown if now.since(self.started) < BOOT_GRACE => Standing::Unheard,
             NodeStatus::Unknown => Standing::Grace,
             NodeStatus::Down if now.since(seen.since) < REPLACE_AFTER => Standing::Grace,
             NodeStatus::Down => Standing::Gone,

@@ -115,6 +115,9 @@ pub struct Engine {
     membership: Membership,
     dissemination: Dissemination,
     next_sync: Mono,
+    /// False until this node, which has just started, knows what happened while it was away: until then it starts nothing that
+    /// another node may have taken over.
+    caught_up: bool,
 
     cluster: Cluster,
     peers: Vec<Peer>,

@@ -87,6 +87,9 @@ impl Engine {
                 }
             }
             Message::Roots { catalog, roster } => {
+                if roster == self.roster.tree().root() {
+                    self.catch_up();
+                }
                 answer(from, sync::compare_roots(&self.catalog, &self.roster, (&catalog, &roster)), out);
             }
             Message::Buckets { which, hashes } => {
@@ -96,6 +99,9 @@ impl Engine {
                 answer(from, sync::compare_documents(&self.catalog, &buckets, &states), out);
             }
             Message::Records { buckets, states } => {
+                if !sync::lacks_records(&self.roster, &states) {
+                    self.catch_up();
+                }
                 answer(from, sync::compare_records(&self.roster, &buckets, &states), out);
             }
             Message::Want { documents, records } => {
@@ -120,8 +126,22 @@ impl Engine {
             }
         }
         if acknowledge {
-            let id = crate::gossip::message::NewsId::of(bytes);
-            out.send_when_durable(from, &Message::Acknowledge(id));
+            self.acknowledge_news(from, bytes, out);
+        }
+    }
+
+    /// Says that news is on this node's disk, if it is: news that builds on what this node lacks is not kept, and comes again once
+    /// it has been given that.
+    fn acknowledge_news(&self, from: NodeKey, bytes: &[u8], out: &mut Out) {
+        match minicbor::decode::<News>(bytes) {
+            Ok(News::Document(delta)) if !self.catalog.contains(&delta) => {
+                out.send(from, &sync::roots(&self.catalog, &self.roster));
+            }
+            Ok(_) => {
+                let id = crate::gossip::message::NewsId::of(bytes);
+                out.send_when_durable(from, &Message::Acknowledge(id));
+            }
+            Err(_) => {}
         }
     }
 
@@ -135,6 +155,15 @@ impl Engine {
         }
         if more {
             out.send(from, &sync::roots(&self.catalog, &self.roster));
+        } else if !records.is_empty() {
+            self.catch_up();
+        }
+    }
+
+    /// This node knows what the others reported while it was away.
+    pub(super) fn catch_up(&mut self) {
+        if !std::mem::replace(&mut self.caught_up, true) {
+            self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Candidate {
     pub standing: Standing,
     /// Whether there is a binary for its platform; false while its platform is not known.
     pub eligible: bool,
+    /// Whether its platform is not known yet. What it reports it keeps all the same: it could not run it otherwise.
+    pub unknown: bool,
 }
 
 /// Who reports an index.
@@ -87,7 +89,8 @@ fn spread(
         let claims = incumbents.get(&index).map_or(&[][..], |claims| &claims[..]);
         let standing = claims.iter().filter_map(|claim| {
             let candidate = candidates.iter().find(|candidate| candidate.key == claim.node)?;
-            (candidate.eligible && candidate.standing > Standing::Gone).then_some((claim, candidate))
+            let suited = candidate.eligible || candidate.unknown;
+            (suited && candidate.standing > Standing::Gone).then_some((claim, candidate))
         });
         // Where two nodes run one index after a partition, both see the same one stay.
         let best = standing.max_by_key(|(claim, candidate)| {
@@ -98,8 +101,9 @@ fn spread(
             *load.entry(candidate.key).or_default() += 1;
         }
     }
-    let open: Vec<&Candidate> =
-        candidates.iter().filter(|candidate| candidate.eligible && candidate.standing == Standing::Good).collect();
+    let waits = candidates.iter().any(|candidate| candidate.standing == Standing::Unheard);
+    let open = |candidate: &&Candidate| candidate.eligible && candidate.standing == Standing::Good && !waits;
+    let open: Vec<&Candidate> = candidates.iter().filter(open).collect();
     let mut seats = Vec::new();
     for index in 0..replicas {
         let chosen = kept.get(&index).copied().or_else(|| {
@@ -140,7 +144,13 @@ mod tests {
     }
 
     fn candidate(n: u8) -> Candidate {
-        Candidate { key: NodeKey([n; 32]), name: name(&format!("n{n}")), standing: Standing::Good, eligible: true }
+        Candidate {
+            key: NodeKey([n; 32]),
+            name: name(&format!("n{n}")),
+            standing: Standing::Good,
+            eligible: true,
+            unknown: false,
+        }
     }
 
     fn web() -> ServiceName {
@@ -197,6 +207,27 @@ mod tests {
         let one = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(1), candidate(2)], &incumbents);
         let other = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(2), candidate(1)], &incumbents);
         assert_eq!(one, other);
+    }
+
+    #[test]
+    fn a_node_that_has_just_started_places_nothing_new_before_it_has_heard_of_all() {
+        let unheard = Candidate { standing: Standing::Unheard, ..candidate(2) };
+        let incumbents = BTreeMap::from([(1, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
+        let placement = Placement::Cluster { replicas: 2 };
+        let placed = seats(&web(), &placement, &[candidate(1), unheard], &incumbents);
+        assert_eq!(placed.iter().map(|seat| seat.node).collect::<Vec<_>>(), [None, Some(NodeKey([2; 32]))]);
+    }
+
+    #[test]
+    fn who_runs_an_index_keeps_it_while_its_platform_is_not_known() {
+        let stranger = Candidate { eligible: false, unknown: true, ..candidate(2) };
+        let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
+        let placement = Placement::Cluster { replicas: 2 };
+        let placed = seats(&web(), &placement, &[candidate(1), stranger], &incumbents);
+        assert_eq!(
+            placed.iter().map(|seat| seat.node).collect::<Vec<_>>(),
+            [Some(NodeKey([2; 32])), Some(NodeKey([1; 32]))]
+        );
     }
 
     proptest! {

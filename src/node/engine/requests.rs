@@ -67,7 +67,7 @@ impl Engine {
         let (response, news) = self.revise(&spec, draft, acks > 1, out);
         if acks > 1 {
             let deadline: Mono = self.now.mono + acks_timeout;
-            self.acks.wait(id, news, acks, deadline, response);
+            self.acks.wait(self.now.mono, id, news, acks, deadline, response);
             return None;
         }
         Some(Ok(response))

@@ -104,6 +104,7 @@ impl Engine {
             membership,
             dissemination: Dissemination::default(),
             next_sync: now.mono,
+            caught_up: false,
             cluster: Cluster::new(me, now),
             peers: Vec::new(),
             known: Known::default(),

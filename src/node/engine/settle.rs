@@ -19,6 +19,7 @@ use crate::exec::plan::ProcessEvent;
 use crate::gossip::message::Message;
 use crate::gossip::sync::{self, SYNC_PERIOD};
 use crate::ids::{BlobHash, NodeKey, ServiceName};
+use crate::spec::Placement;
 
 /// How often one service may be settled in one turn. Each time but the first follows from this node's own report having
 /// changed; a handful is enough for everything, more is a rule that contradicts itself.
@@ -31,6 +32,11 @@ impl Engine {
         self.settle_time();
         self.settle_services(out);
         self.settle_housekeeping(out);
+        for (to, id) in self.acks.ask_again(self.now.mono, self.cluster.connected()) {
+            if let Some(message) = self.dissemination.ask_to_acknowledge(&id) {
+                out.send(to, &message);
+            }
+        }
         for (request, refusal) in self.acks.tick(self.now.mono) {
             out.reply(request, Err(refusal));
         }
@@ -88,6 +94,9 @@ impl Engine {
     /// Services whose time has come.
     fn settle_time(&mut self) {
         let now = self.now.mono;
+        if !self.caught_up && !self.cluster.may_hear_more(now) {
+            self.catch_up();
+        }
         let due = self.deadlines.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone());
         self.dirty.services.extend(due);
         self.dirty.copies |= self.copies.take_due(now);
@@ -126,6 +135,7 @@ impl Engine {
             name: member.name.clone(),
             standing: self.cluster.standing(now, key),
             eligible: self.known.facts(key).is_some_and(|facts| service.runs_on(&facts.platform)),
+            unknown: self.known.facts(key).is_none(),
         };
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
         let incumbents = self.known.incumbents(name);
@@ -182,6 +192,20 @@ impl Engine {
         if self.services.unreadable().contains(name) {
             return;
         }
+        if self.caught_up || !self.may_be_elsewhere(name) {
+            self.settle_processes(name, out);
+        }
+        let report: Option<Report> = self.instances.report(name);
+        self.say(Subject::service(name), report.as_ref(), out);
+    }
+
+    /// Whether the instances of a service may have been taken over by other nodes while this one was away.
+    fn may_be_elsewhere(&self, name: &ServiceName) -> bool {
+        let service = self.services.get(name);
+        service.is_none_or(|service| matches!(service.current.spec.placement, Placement::Cluster { .. }))
+    }
+
+    fn settle_processes(&mut self, name: &ServiceName, out: &mut Out) {
         let now = self.now.mono;
         let empty = Vec::new();
         let (cluster, copies) = (&self.cluster, &self.copies);
@@ -200,8 +224,6 @@ impl Engine {
             Some(deadline) => self.deadlines.insert(name.clone(), deadline.max(now + Duration::from_millis(1))),
             None => self.deadlines.remove(name),
         };
-        let report: Option<Report> = self.instances.report(name);
-        self.say(Subject::service(name), report.as_ref(), out);
     }
 
     pub(super) fn apply_process(&mut self, event: ProcessEvent, out: &mut Out) {

@@ -1,0 +1,210 @@
+//! One simulated machine: what outlives its node's process, and that process while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use narun::blobs::image::Platform;
+use narun::crdt::admission::{Founding, Welcome};
+use narun::ids::{NodeKey, NodeName};
+use narun::node::engine::{Engine, EngineConfig, first_rows, next_boot};
+use narun::node::handle::{COMMANDS_MAX, NodeHandle};
+use narun::node::layout::Layout;
+use narun::node::runtime::{self, Doors, INPUTS_MAX};
+
+use crate::blobs::{Shelf, Shelves, SimBlobs};
+use crate::clock::SimClock;
+use crate::disk::{Platter, SimDisk};
+use crate::life::{End, Life};
+use crate::network::{Death, Fabric, SimNetwork};
+use crate::processes::{Keeper, SimProcesses};
+use crate::random;
+use crate::signatures::SimSignatures;
+use crate::trace::Trace;
+
+/// A machine.
+pub(crate) struct Host {
+    /// Its name, and its node's.
+    pub(crate) name: NodeName,
+    /// Its node's key.
+    pub(crate) key: NodeKey,
+    /// Its clocks.
+    pub(crate) clock: SimClock,
+    /// Its disk.
+    pub(crate) platter: Arc<Mutex<Platter>>,
+    /// Its keeper and its processes.
+    pub(crate) keeper: Keeper,
+    /// Its blobs.
+    pub(crate) shelf: Shelf,
+    /// Its node's process, while it runs.
+    pub(crate) running: Option<Running>,
+    /// How often its node was started.
+    pub(crate) boots: u32,
+    layout: Layout,
+    seed: u64,
+    fabric: Fabric,
+    trace: Trace,
+}
+
+/// A node's process.
+pub(crate) struct Running {
+    /// Pauses and ends it.
+    pub(crate) life: Arc<Life>,
+    /// The door to it.
+    pub(crate) handle: NodeHandle,
+    task: JoinHandle<End>,
+}
+
+impl Host {
+    /// A machine that was never started, its wall clock off by `skew_ms`.
+    pub(crate) fn new(name: &str, skew_ms: i64, seed: u64, fabric: &Fabric, shelves: &Shelves, trace: &Trace) -> Self {
+        let key = key_of(name);
+        let layout = Layout::new(format!("/{name}"));
+        let clock = SimClock::new(name, skew_ms);
+        let shelf = Shelf::new(name, key, layout.clone(), fabric.clone(), shelves, trace.clone());
+        let stream = |what: &str| random::stream(seed, &format!("{what} of {name}"));
+        let keeper = Keeper::new(name, clock.clone(), shelf.clone(), stream("keeper"), trace.clone());
+        Self {
+            name: NodeName::new(name).expect("hosts have good names"),
+            key,
+            clock,
+            platter: Platter::new(stream("disk")),
+            keeper,
+            shelf,
+            running: None,
+            boots: 0,
+            layout,
+            seed,
+            fabric: fabric.clone(),
+            trace: trace.clone(),
+        }
+    }
+
+    /// Where its node says it can be reached.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        vec![format!("{}:7000", self.name)]
+    }
+
+    /// Whether its node belongs to a cluster.
+    pub(crate) fn belongs(&self) -> bool {
+        !self.platter().rows().is_empty()
+    }
+
+    /// Writes down to which cluster its node belongs, as the binary does before it starts a node for the first time.
+    pub(crate) fn belong(&self, founding: &Founding, welcome: Option<&Welcome>) {
+        self.platter().install(first_rows(founding, welcome));
+    }
+
+    /// Starts the node's process on what the disk holds.
+    pub(crate) fn start(&mut self) {
+        assert!(self.running.is_none(), "{} runs already", self.name);
+        self.boots += 1;
+        self.trace.record(self.name.as_str(), &format!("start {}", self.boots), &[]);
+        let mut rows = self.platter().rows();
+        let boot = next_boot(&mut rows).expect("a disk loses batches and damages none");
+        self.platter().install(vec![boot]);
+        let cluster = EngineConfig::read_cluster(&rows).expect("a disk loses batches and damages none");
+        let (founding, welcome) = cluster.expect("a node is started once it has a cluster");
+        let config = EngineConfig {
+            signatures: Arc::new(SimSignatures(self.key)),
+            founding,
+            welcome,
+            name: self.name.clone(),
+            addresses: self.addresses(),
+            platform: Platform::new("linux", "amd64"),
+            labels: BTreeMap::new(),
+            data_dir: self.layout.root().to_owned(),
+            user: "narun".to_owned(),
+        };
+        let seed = rand::Rng::next_u64(&mut random::stream(self.seed, &format!("engine {} {}", self.name, self.boots)));
+        let engine =
+            Engine::restore(&rows, config, seed, self.clock.read()).expect("a disk loses batches and damages none");
+
+        let life = Life::new();
+        let (inputs, from_shells) = mpsc::channel(INPUTS_MAX);
+        let (commands, from_people) = mpsc::channel(COMMANDS_MAX);
+        let (view, shown) = watch::channel(engine.view());
+        let (host, trace) = (self.name.to_string(), self.trace.clone());
+        let world = runtime::World {
+            network: SimNetwork {
+                fabric: self.fabric.clone(),
+                key: self.key,
+                life: life.clone(),
+                host: host.clone(),
+                trace: trace.clone(),
+            },
+            disk: SimDisk { platter: self.platter.clone(), life: life.clone(), host, trace },
+            processes: SimProcesses { keeper: self.keeper.clone(), life: life.clone() },
+            blobs: SimBlobs { shelf: self.shelf.clone(), life: life.clone() },
+            clock: self.clock.clone(),
+        };
+        self.fabric.attach(self.key, inputs.clone(), life.clone());
+        self.keeper.attach(inputs.clone());
+        self.shelf.attach(inputs);
+        let node = runtime::run(engine, world, Doors { inputs: from_shells, commands: from_people, view });
+        let task = tokio::spawn(life.clone().live(node));
+        self.running = Some(Running { life, handle: NodeHandle::new(commands, shown), task });
+    }
+
+    /// Ends the node's process, if it runs: alone, or with the whole machine.
+    pub(crate) async fn end(&mut self, death: Death) {
+        let Some(running) = self.running.take() else {
+            if death == Death::Host {
+                self.power_off();
+            }
+            return;
+        };
+        self.trace.record(self.name.as_str(), &format!("end {death:?}"), &[]);
+        running.life.end();
+        self.fabric.detach(self.key, death);
+        self.platter().crash(running.life.fuse());
+        match death {
+            Death::Process => self.keeper.detach(),
+            Death::Host => self.power_off(),
+        }
+        end_of(running.task, &self.name).await;
+    }
+
+    /// Whether the process ended by itself; then it is cleared away.
+    pub(crate) async fn ended(&mut self) -> Option<End> {
+        let running = self.running.take_if(|running| running.task.is_finished())?;
+        running.life.end();
+        self.fabric.detach(self.key, Death::Process);
+        self.platter().crash(running.life.fuse());
+        self.keeper.detach();
+        let end = end_of(running.task, &self.name).await;
+        self.trace.record(self.name.as_str(), &format!("ended: {end:?}"), &[]);
+        Some(end)
+    }
+
+    /// The disk.
+    pub(crate) fn platter(&self) -> std::sync::MutexGuard<'_, Platter> {
+        self.platter.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn power_off(&self) {
+        self.keeper.die(false);
+        self.clock.reboot();
+    }
+}
+
+/// The key of the node on the host of that name.
+pub(crate) fn key_of(name: &str) -> NodeKey {
+    NodeKey(*blake3::hash(name.as_bytes()).as_bytes())
+}
+
+/// Waits for a process that ends. A panic in it goes on from here.
+async fn end_of(task: JoinHandle<End>, name: &NodeName) -> End {
+    match task.await {
+        Ok(end) => end,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => {
+                eprintln!("the node of {name} panicked");
+                std::panic::resume_unwind(panic)
+            }
+            Err(error) => panic!("the task of {name} was cancelled by nobody: {error}"),
+        },
+    }
+}

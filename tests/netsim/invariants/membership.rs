@@ -1,0 +1,18 @@
+//! Members are known by admission alone: nobody appears whom no member let in.
+
+use crate::world::World;
+
+/// No node shows a member that was never let in, or two of one name.
+pub(crate) fn only_by_admission(world: &World) {
+    let admitted = world.journal.admitted();
+    for host in world.up() {
+        let view = world.view(host);
+        for node in view.nodes.iter().filter(|node| !admitted.contains(&node.key)) {
+            let text = format!("n{host} shows {} ({}), whom nobody let in", node.name, node.key.short());
+            world.trace.violated("members by admission", &text);
+        }
+        if let Some(pair) = view.nodes.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            world.trace.violated("members by admission", &format!("n{host} shows two nodes `{}`", pair[0].name));
+        }
+    }
+}

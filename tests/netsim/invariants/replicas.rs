@@ -1,0 +1,126 @@
+//! After healing, exactly the wanted replicas run: right nodes, right revision, none missing, none too many.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use narun::exec::plan::Kept;
+use narun::ids::{InstanceId, ServiceName};
+use narun::node::engine::view::{InstanceState, InstanceView, ServiceView};
+use narun::spec::{Place, Placement};
+
+use crate::program::Program;
+use crate::world::World;
+
+/// What lives on all hosts, by service: host and run.
+fn living(world: &World) -> BTreeMap<ServiceName, Vec<(usize, Kept)>> {
+    let mut living: BTreeMap<ServiceName, Vec<(usize, Kept)>> = BTreeMap::new();
+    for (host, it) in world.hosts.iter().enumerate() {
+        for kept in it.keeper.living() {
+            living.entry(kept.plan.instance.service.clone()).or_default().push((host, kept));
+        }
+    }
+    living
+}
+
+/// The keepers hold what the catalog wants. The catalogs are known to agree.
+pub(crate) fn run_as_wanted(world: &World) -> Result<(), String> {
+    let mut living = living(world);
+    let up = world.up();
+    let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
+    for service in view.services.iter() {
+        let runs = living.remove(&service.name).unwrap_or_default();
+        check(world, service, &runs).map_err(|text| format!("`{}`: {text}", service.name))?;
+    }
+    match living.first_key_value() {
+        Some((service, runs)) => Err(format!("`{service}` is unknown to all, and {} of it live", runs.len())),
+        None => Ok(()),
+    }
+}
+
+fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result<(), String> {
+    let spec = &service.current.spec;
+    let program = Program::of_args(&spec.args).ok_or_else(|| format!("strange arguments {:?}", spec.args))?;
+    if service.current.stopped {
+        return if runs.is_empty() { Ok(()) } else { Err(format!("stopped, and {} live", runs.len())) };
+    }
+    // What nobody who is up holds cannot be started anywhere, until its holder comes back.
+    let images = &service.current.images;
+    let held = world.up().iter().any(|host| images.iter().all(|image| world.hosts[*host].shelf.holds(&image.hash)));
+    let complete = program.stays() && held;
+    // A revision that does not stay up is not rolled out beyond the index at which it failed.
+    if complete {
+        under_one_revision(runs, &spec.args)?;
+    }
+    let places: BTreeSet<(usize, u32)> = runs.iter().map(|(host, kept)| (*host, kept.plan.instance.index)).collect();
+    if let Placement::Cluster { replicas } = spec.placement {
+        let indices: Vec<u32> = places.iter().map(|(_, index)| *index).collect();
+        let distinct: BTreeSet<u32> = indices.iter().copied().collect();
+        let wanted: BTreeSet<u32> = (0..replicas).collect();
+        let exact = indices.len() == distinct.len() && distinct == wanted;
+        let some = indices.len() == distinct.len() && distinct.is_subset(&wanted);
+        return complain(if complete { exact } else { some }, &places, &format!("0..{replicas} once each"));
+    }
+    let wanted = wanted_places(world, &spec.placement);
+    let right = if complete { places == wanted } else { places.is_subset(&wanted) };
+    complain(right, &places, &format!("{wanted:?}"))
+}
+
+fn under_one_revision(runs: &[(usize, Kept)], args: &[String]) -> Result<(), String> {
+    for (host, kept) in runs {
+        if kept.plan.args != args {
+            return Err(format!("{} on n{host} runs {:?}, not {args:?}", kept.plan.instance, kept.plan.args));
+        }
+    }
+    let hashes: BTreeSet<_> = runs.iter().map(|(_, kept)| kept.plan.launch_hash).collect();
+    if hashes.len() > 1 { Err("its instances were not all started under one hash".to_owned()) } else { Ok(()) }
+}
+
+fn complain(right: bool, places: &BTreeSet<(usize, u32)>, wanted: &str) -> Result<(), String> {
+    if right { Ok(()) } else { Err(format!("live (host, index) {places:?}, wanted {wanted}")) }
+}
+
+/// Host and index of each instance of a placement that counts per node, on the hosts that are up.
+fn wanted_places(world: &World, placement: &Placement) -> BTreeSet<(usize, u32)> {
+    let mut wanted = BTreeSet::new();
+    for host in world.up() {
+        let replicas = match placement {
+            Placement::EachNode { replicas } => *replicas,
+            Placement::Cluster { .. } => 0,
+            Placement::Named(places) => {
+                let here = places.iter().find(|place| place.node == Place::Node(world.hosts[host].name.clone()));
+                here.map_or(0, |place| place.replicas)
+            }
+        };
+        wanted.extend((0..replicas).map(|index| (host, index)));
+    }
+    wanted
+}
+
+/// Every node shows every run of what stays up as running on its host, by its run; and nothing as running that does not.
+pub(crate) fn are_shown_everywhere(world: &World) -> Result<(), String> {
+    let up = world.up();
+    let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
+    let stays = |service: &&ServiceView| Program::of_args(&service.current.spec.args).is_some_and(Program::stays);
+    let steady: BTreeSet<&ServiceName> = view.services.iter().filter(stays).map(|service| &service.name).collect();
+    let mut wanted = BTreeSet::new();
+    for host in &world.hosts {
+        for Kept { plan, .. } in host.keeper.living() {
+            if steady.contains(&plan.instance.service) {
+                wanted.insert((plan.instance, host.key, Some(plan.run)));
+            }
+        }
+    }
+    let runs: BTreeSet<_> = up.iter().map(|host| world.hosts[*host].key).collect();
+    for host in &up {
+        let view = world.view(*host);
+        let running = view.instances.iter().filter(|it| it.state == InstanceState::Running);
+        let theirs = running.filter(|it| steady.contains(&it.service) && runs.contains(&it.node_key));
+        let id = |it: &InstanceView| InstanceId { service: it.service.clone(), index: it.index };
+        let shown = theirs.map(|it| (id(it), it.node_key, it.run)).collect();
+        if wanted != shown {
+            let missing = wanted.difference(&shown).next();
+            let ghost = shown.difference(&wanted).next();
+            return Err(format!("n{host} does not show {missing:?} running, and shows {ghost:?}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! The simulator: whole nodes, the binary's engine and the binary's loop, on a simulated world in virtual time.
+//!
+//! `world` is where to begin: N `host`s on one `network`, each with a `clock`, a `disk`, a keeper of `processes` and a shelf of
+//! `blobs`. `faults` break them, the `workload` asks for things, the `journal` remembers what was promised, and the
+//! `invariants` say what must hold. `scenarios` are named; `random_seeds` draws as many worlds as one likes:
+//!
+//! ```text
+//! cargo test --test netsim                                        the named ones and some hundred seeds
+//! NARUN_SIM_SEEDS=5000 cargo test --test netsim random_seeds      more seeds
+//! NARUN_SIM_SEED=42 cargo test --test netsim random_seeds         one of them
+//! NARUN_SIM_TRACE=1                                               with it: every event, when it happens
+//! ```
+
+mod world;
+
+mod host;
+mod life;
+
+mod blobs;
+mod clock;
+mod disk;
+mod network;
+mod processes;
+mod program;
+mod signatures;
+
+mod outbox;
+mod random;
+mod trace;
+
+mod faults;
+mod wish;
+mod workload;
+
+mod invariants;
+mod journal;
+
+mod random_seeds;
+mod scenarios;

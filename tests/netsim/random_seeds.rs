@@ -1,0 +1,128 @@
+//! Worlds drawn from seeds: random faults under a random workload, then healing, then quiet, then everything must be right.
+
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::Instant;
+
+use crate::faults;
+use crate::invariants;
+use crate::network::{Mode, Weather};
+use crate::random;
+use crate::workload;
+use crate::world::{Plan, World, simulate};
+
+/// How many seeds the ordinary test run takes.
+const SEEDS: u64 = 300;
+
+/// Set to a number: that many seeds.
+const SEEDS_VARIABLE: &str = "NARUN_SIM_SEEDS";
+
+/// Set to a seed: that one alone.
+pub(crate) const SEED_VARIABLE: &str = "NARUN_SIM_SEED";
+
+/// After how many failures no more seeds are tried: each says as much as the next hundred.
+const FAILURES_MAX: usize = 10;
+
+/// How long a healed cluster may take until everything is as it should be: a node held for dead comes back, indices move after
+/// the grace, a failed fetch is tried again, a rollout goes index by index.
+pub(crate) const REST: Duration = Duration::from_secs(120);
+
+/// How long it must then stay so.
+const CALM: Duration = Duration::from_secs(5);
+
+/// Before that: what does not hear SIGTERM is killed after ten seconds, and may until then have looked like what is wanted.
+const LAST_STOPS: Duration = Duration::from_secs(12);
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}=`{text}` is not a number")))
+}
+
+/// The seeds to run: the one that was asked for, or the first `count`.
+pub(crate) fn seeds(count: u64) -> Vec<u64> {
+    match variable(SEED_VARIABLE) {
+        Some(seed) => vec![seed],
+        None => (0..count).collect(),
+    }
+}
+
+fn plan_of(seed: u64) -> Plan {
+    let mut stream = random::stream(seed, "plan");
+    let mode = if stream.random_bool(0.5) { Mode::Streams } else { Mode::Datagrams };
+    Plan { seed, hosts: stream.random_range(3..=5), mode, skew_minutes: stream.random_range(0..10) }
+}
+
+fn run(seed: u64) -> (blake3::Hash, u64) {
+    let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim random_seeds -- --nocapture");
+    simulate(plan_of(seed), &replay, chaos)
+}
+
+async fn chaos(mut world: World) {
+    let seed = world.plan.seed;
+    world.found(world.hosts.len()).await;
+    let mut stream = random::stream(seed, "workload");
+    let mut fate = random::stream(seed, "faults");
+    if world.plan.mode == Mode::Datagrams && fate.random_bool(0.3) {
+        world.fabric.set_weather(Weather::FOUL);
+    }
+    let span = random::millis(&mut fate, 20_000, 50_000);
+    let mut schedule = faults::schedule(&mut fate, world.hosts.len(), span).into_iter().peekable();
+    let start = Instant::now();
+    let mut next_wish = random::millis(&mut stream, 100, 2_000);
+    while start.elapsed() < span {
+        while let Some((_, fault)) = schedule.next_if(|(at, _)| *at <= start.elapsed()) {
+            faults::strike(&mut world, fault).await;
+        }
+        if next_wish <= start.elapsed() {
+            workload::random_wish(&world, &mut stream);
+            next_wish += random::millis(&mut stream, 50, 4_000);
+        }
+        let next_fault = schedule.peek().map_or(span, |(at, _)| *at);
+        let next = next_fault.min(next_wish).min(span);
+        world.run_for(next.saturating_sub(start.elapsed()).max(Duration::from_millis(1))).await;
+    }
+    // Now and then a host does not come back.
+    let dead: Vec<usize> = (0..world.hosts.len()).filter(|host| !world.runs(*host) && fate.random_bool(0.2)).collect();
+    rest(&mut world, &dead).await;
+}
+
+/// Heals the world and waits until everything is right, and stays so.
+pub(crate) async fn rest(world: &mut World, dead: &[usize]) {
+    for host in dead {
+        world.kill(*host).await;
+    }
+    world.heal(dead).await;
+    world.until(REST, "at rest", |world| invariants::at_rest(world, dead)).await;
+    world.run_for(LAST_STOPS).await;
+    world.until(REST, "still at rest", |world| invariants::at_rest(world, dead)).await;
+    world.run_for(CALM).await;
+    if let Err(complaint) = invariants::at_rest(world, dead) {
+        panic!("it was at rest and did not stay so: {complaint}");
+    }
+}
+
+#[test]
+fn random_seeds() {
+    let count = variable(SEEDS_VARIABLE).unwrap_or(SEEDS);
+    let mut failed = Vec::new();
+    for seed in seeds(count) {
+        if catch_unwind(|| run(seed)).is_err() {
+            failed.push(seed);
+        }
+        assert!(failed.len() < FAILURES_MAX, "seeds that failed: {failed:?}, and no more were tried");
+    }
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+}
+
+#[test]
+fn one_seed_replays_to_the_byte() {
+    for seed in [1, 2, 3] {
+        let (first, events) = run(seed);
+        let again = run(seed);
+        assert_eq!((first, events), again, "seed {seed}");
+        assert!(events > 1_000, "a world in which something happens: {events} events");
+    }
+    assert_ne!(run(1).0, run(2).0);
+}
