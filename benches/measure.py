@@ -229,7 +229,9 @@ def measure_idle(narun, folder):
 def measure_simulator():
     """Node-seconds that the simulator gets through in a second, by its own word."""
     command = ["cargo", "test", "--locked", "--test", "netsim", "speed", "--", "--ignored", "--nocapture"]
-    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    output = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout
     return float(re.search(r"simulated node-seconds per second: ([0-9.]+)", output)[1])
 
 

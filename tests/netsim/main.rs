@@ -37,3 +37,4 @@ mod journal;
 
 mod random_seeds;
 mod scenarios;
+mod speed;

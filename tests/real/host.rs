@@ -1,7 +1,6 @@
 //! A data directory with a keeper of the real binary, and the node's side of it in the test.
 
 use std::fs;
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -296,10 +295,4 @@ pub(crate) fn is_unprivileged() -> bool {
 pub(crate) fn is_root() -> bool {
     // SAFETY: only asks.
     unsafe { libc::geteuid() == 0 }
-}
-
-/// Says loudly that a test was not run; in CI that is a failure.
-pub(crate) fn skip(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "skipped in CI: {why}");
-    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {why}\n");
 }

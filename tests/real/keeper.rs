@@ -11,6 +11,7 @@ use narun::exec::plan::ProcessEvent;
 use narun::node::shells::Processes;
 
 use crate::host::{self, Host, eventually, lives};
+use crate::skip::skip;
 
 /// The lines of a file that an instance writes to, once there are `count`.
 async fn pids(path: &std::path::Path, count: usize) -> Vec<i32> {
@@ -192,7 +193,7 @@ async fn output_of_any_shape_survives() {
 #[tokio::test]
 async fn a_full_disk_costs_output_and_nothing_else() {
     if !host::is_root() {
-        return host::skip("only root can mount a small file system");
+        return skip("only root can mount a small file system");
     }
     let mut host = Host::new();
     let (_keeper, logs) = host.start_keeper_with_small_disk("1m");
@@ -552,7 +553,7 @@ async fn an_instance_cannot_speak_with_the_keeper() {
 #[tokio::test]
 async fn a_static_busybox_runs_by_descriptor() {
     let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::metadata(path).is_ok()) else {
-        return host::skip("no busybox is installed (package busybox-static)");
+        return skip("no busybox is installed (package busybox-static)");
     };
     let mut host = Host::new();
     let mut node = host.node().await;
@@ -593,7 +594,7 @@ async fn trees_are_held_together_by_what_this_user_may_use() {
     let log = fs::read_to_string(host.layout.keeper_log()).unwrap();
     let expected = if host::is_unprivileged() { "PID namespaces" } else { "control groups" };
     if host::is_root() && !host::is_unprivileged() && !log.contains(expected) {
-        return host::skip("no cgroup2 hierarchy can be written here, though this is root");
+        return skip("no cgroup2 hierarchy can be written here, though this is root");
     }
     assert!(log.contains(expected), "{log}");
 }
@@ -605,7 +606,7 @@ fn all_of_this_holds_for_an_unprivileged_user() {
         return;
     }
     if !host::is_root() {
-        return host::skip("only root can become another user; the other tests ran as this one");
+        return skip("only root can become another user; the other tests ran as this one");
     }
     let nobody = |command: &str| {
         let mut setpriv = Command::new("setpriv");
@@ -613,7 +614,7 @@ fn all_of_this_holds_for_an_unprivileged_user() {
         setpriv
     };
     if !nobody("unshare").args(["--user", "--pid", "--fork", "true"]).status().is_ok_and(|status| status.success()) {
-        return host::skip("unprivileged user namespaces, setpriv or unshare are not to be had here");
+        return skip("unprivileged user namespaces, setpriv or unshare are not to be had here");
     }
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();

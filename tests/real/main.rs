@@ -2,3 +2,6 @@
 
 mod host;
 mod keeper;
+
+#[path = "../shared/skip.rs"]
+mod skip;
