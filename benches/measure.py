@@ -238,9 +238,8 @@ def measure_simulator():
 def machine(folder):
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 2**20
-    file_system = subprocess.run(
-        ["stat", "-f", "-c", "%T", folder], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", folder]
+    file_system = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     return (
         f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), {memory:.0f} GiB, "
         f"Linux {platform.release()}, {file_system}; load before: {os.getloadavg()[0]:.1f}"
