@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
+use crate::node::clock::SystemClock;
 use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::Request;
+use crate::node::shells::Clock;
 
 use super::ApiState;
 use super::error::{ApiError, Body, invalid};
@@ -20,7 +22,9 @@ const TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// `GET /v1/tickets`
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Ticket>> {
     let view = state.node.view();
-    let tickets = view.tickets.iter().map(|ticket| Ticket {
+    // The view is made anew when something changes, and that a ticket expires is no change.
+    let now = SystemClock.now().wall;
+    let tickets = view.tickets.iter().filter(|ticket| ticket.expires > now).map(|ticket| Ticket {
         id: ticket.id.clone(),
         expires: ticket.expires.to_string(),
         uses_left: ticket.uses_left,

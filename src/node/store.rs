@@ -3,7 +3,10 @@
 //! One redb file, one thread that writes to it. Batches that wait while a commit is under way share the next one (group commit), so
 //! that the cost of a sync is paid once for many writes. A batch is confirmed when redb has synced it to the disk.
 
+use std::cell::Cell;
+use std::panic::UnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 
@@ -62,6 +65,27 @@ pub enum StoreError {
     },
 }
 
+/// Runs what may panic, and catches the panic without the report that belongs to faults of the program.
+fn quietly<T>(work: impl FnOnce() -> T + UnwindSafe) -> std::thread::Result<T> {
+    thread_local! {
+        static QUIET: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    // The hook is the whole process's; all other threads report their panics as before.
+    HOOK.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                report(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let done = std::panic::catch_unwind(work);
+    QUIET.set(false);
+    done
+}
+
 /// The node's database, open.
 pub struct Store {
     path: PathBuf,
@@ -73,7 +97,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let fail = |error| failure(path, error);
         // A damaged file can make the database panic where it expects what it wrote; that must not pass for a fault of narun's.
-        let opened = std::panic::catch_unwind(|| -> Result<Database, redb::Error> {
+        let opened = quietly(|| -> Result<Database, redb::Error> {
             let mut database = Database::builder().set_cache_size(CACHE_LEN).create(path)?;
             database.check_integrity()?;
             Ok(database)

@@ -1,6 +1,7 @@
 //! Tests with real processes, sockets and files.
 
 mod cluster;
+mod deploy;
 mod host;
 mod keeper;
 mod membership;
