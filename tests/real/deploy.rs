@@ -50,7 +50,8 @@ fn all_four_forms_and_their_manners() {
     assert_eq!(places, ["n1", "n2", "n3"], "one each");
 
     // A file and options: cron specs, which are stored, with a word on that.
-    let spec = cluster.file("cron.json", r#"{"name": "nightly", "tag": "v1", "cronSchedule": "0 2 * * *", "runMode": "cron"}"#);
+    let spec = cluster
+        .file("cron.json", r#"{"name": "nightly", "tag": "v1", "cronSchedule": "0 2 * * *", "runMode": "cron"}"#);
     let stored = node.run(&["deploy", "--config", &spec, &sleeper]);
     assert!(stored.stderr.contains("stored, and not fired"), "{stored:?}");
     stored.done();
@@ -255,9 +256,8 @@ fn of_two_deploys_at_once_one_wins_everywhere() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         made.push(serde_json::from_slice::<Value>(&output.stdout).unwrap());
     }
-    let histories = || -> Vec<Value> {
-        cluster.nodes.iter().map(|node| node.json(&["service", "history", "contested"])).collect()
-    };
+    let histories =
+        || -> Vec<Value> { cluster.nodes.iter().map(|node| node.json(&["service", "history", "contested"])).collect() };
     let agreed = eventually("all nodes to tell the same history", || {
         let histories = histories();
         let all = histories.iter().all(|history| history.as_array().unwrap().len() == 3 && *history == histories[0]);
