@@ -3,6 +3,7 @@
 mod cluster;
 mod deploy;
 mod host;
+mod instances;
 mod keeper;
 mod membership;
 mod skip;
