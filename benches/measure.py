@@ -229,16 +229,17 @@ def measure_idle(narun, folder):
 def measure_simulator():
     """Node-seconds that the simulator gets through in a second, by its own word."""
     command = ["cargo", "test", "--locked", "--test", "netsim", "speed", "--", "--ignored", "--nocapture"]
-    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    output = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout
     return float(re.search(r"simulated node-seconds per second: ([0-9.]+)", output)[1])
 
 
 def machine(folder):
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 2**20
-    file_system = subprocess.run(
-        ["stat", "-f", "-c", "%T", folder], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", folder]
+    file_system = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     return (
         f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), {memory:.0f} GiB, "
         f"Linux {platform.release()}, {file_system}; load before: {os.getloadavg()[0]:.1f}"

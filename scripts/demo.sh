@@ -96,10 +96,10 @@ is_missed() { holds "$1" "$2" suspect || holds "$1" "$2" down; }
 
 answers() { curl -fsS --max-time 2 "http://127.0.0.1:$1/" >/dev/null 2>&1; }
 
-all_answer() {
+wait_for_pages() {
     local port
     for ((port = $1; port < $1 + WEB_REPLICAS; port++)); do
-        answers "$port" || return 1
+        wait_until "$2" "http://127.0.0.1:$port/ answers" answers "$port"
     done
 }
 
@@ -142,7 +142,7 @@ demo() {
     show 3 narun list-images
 
     narrate "The pages, from the servers themselves."
-    wait_until "$READY_SECONDS" "both web servers answer" all_answer "$port"
+    wait_for_pages "$port" "$READY_SECONDS"
     show_pages 1 "$port"
 
     victim=$(host_with_web 1)
@@ -157,13 +157,13 @@ demo() {
 
     narrate "Its instances move once it has been down for ten seconds."
     wait_until "$MOVE_SECONDS" "n$victim is held for down" holds 1 "$victim" down
-    wait_until "$MOVE_SECONDS" "both web servers answer again" all_answer "$port"
+    wait_for_pages "$port" "$MOVE_SECONDS"
     show "$witness" narun service list
     show_pages "$witness" "$port"
 
     narrate "The output of all instances that can be reached, asked of one node."
-    show "$witness" narun logs --app busybox-web --tail 5
-    show "$witness" narun logs --app ticker --tail 5
+    show "$witness" narun logs --app busybox-web --tail 3
+    show "$witness" narun logs --app ticker --tail 3
 
     narrate "The host comes back, and is a member as before."
     show 1 scripts/local-cluster.sh start "$victim"

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_process_in_another_pid_namespace_is_refused() {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: making a PID namespace needs root");
+            crate::skip::skip("making a PID namespace needs root");
             return;
         }
         let elsewhere = Elsewhere::start(&["unshare", "--pid", "--fork", "sh", "-c", "echo there; read end"]);
@@ -131,7 +131,7 @@ mod tests {
         let base = root.map(|root| format!("{root}/narun-{:016x}", std::process::id()));
         let made = base.as_ref().map(|base| fs::create_dir_all(format!("{base}/web-0")));
         let (Some(base), Some(Ok(()))) = (base, made) else {
-            eprintln!("SKIPPED: no cgroup2 hierarchy can be written to");
+            crate::skip::skip("no cgroup2 hierarchy can be written to");
             return;
         };
         let script = format!("echo $$ > {base}/web-0/cgroup.procs; echo there; read end");

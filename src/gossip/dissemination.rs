@@ -79,7 +79,19 @@ impl Dissemination {
         (id, push(rng, peers, &[], fanout, &news, acknowledge))
     }
 
-    /// Takes in news from a member. True with what to relay when it was not known.
+    /// Whether this news has not come yet.
+    pub fn is_new(&self, news: &[u8]) -> bool {
+        !self.seen.contains(&NewsId::of(news))
+    }
+
+    /// This news was refused: it is neither passed on nor named to anybody, and not looked at again.
+    pub fn refuse(&mut self, news: &[u8]) {
+        let id = NewsId::of(news);
+        self.asked.remove(&id);
+        self.see(id);
+    }
+
+    /// Takes in news from a member, once it was found good. True with what to relay when it was not known.
     pub fn receive(
         &mut self,
         now: Mono,
@@ -104,11 +116,10 @@ impl Dissemination {
         let mut room = ASKED_MAX.saturating_sub(self.asked.len());
         for id in names.iter().filter(|id| !self.seen.contains(*id)) {
             match self.asked.get_mut(id) {
-                Some(asked) => {
-                    if asked.sources.len() < FANOUT_NAMES && !asked.sources.contains(&from) {
-                        asked.sources.push_back(from);
-                    }
+                Some(asked) if asked.sources.len() < FANOUT_NAMES && !asked.sources.contains(&from) => {
+                    asked.sources.push_back(from);
                 }
+                Some(_) => {}
                 None if room > 0 => {
                     room -= 1;
                     self.asked.insert(*id, Asked { again_at: now + ASK_TIMEOUT, sources: VecDeque::new() });
@@ -168,7 +179,7 @@ impl Dissemination {
         self.names_due.get_or_insert(now + NAMES_DELAY);
     }
 
-    fn remember(&mut self, id: NewsId, news: &[u8]) {
+    fn see(&mut self, id: NewsId) {
         if self.seen.insert(id) {
             self.seen_order.push_back(id);
             if self.seen_order.len() > SEEN_MAX
@@ -177,6 +188,10 @@ impl Dissemination {
                 self.seen.remove(&oldest);
             }
         }
+    }
+
+    fn remember(&mut self, id: NewsId, news: &[u8]) {
+        self.see(id);
         if self.kept.insert(id, news.to_vec()).is_none() {
             self.kept_order.push_back(id);
             self.kept_bytes += news.len();

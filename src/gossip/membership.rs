@@ -185,21 +185,18 @@ impl Membership {
         [timer, greeting].into_iter().flatten().min()
     }
 
-    /// What is thought of each member that was ever heard of; where it was heard of in several lives, the last one counts.
-    pub fn liveness(&self) -> BTreeMap<NodeKey, Liveness> {
+    /// What is thought of each member that was ever heard of, and in which of its lives, by its boot counter; where it was heard
+    /// of in several, the last one counts.
+    pub fn liveness(&self) -> BTreeMap<NodeKey, (Liveness, u64)> {
         let mut newest: BTreeMap<NodeKey, (u64, Liveness)> = BTreeMap::new();
         for member in self.foca.iter_membership_state() {
             let (key, found) = (NodeKey(member.id().key), (member.id().incarnation, liveness(member)));
-            newest
-                .entry(key)
-                .and_modify(|known| {
-                    if known.0 <= found.0 {
-                        *known = found
-                    }
-                })
-                .or_insert(found);
+            let known = newest.entry(key).or_insert(found);
+            if known.0 <= found.0 {
+                *known = found;
+            }
         }
-        newest.into_iter().map(|(key, (_, liveness))| (key, liveness)).collect()
+        newest.into_iter().map(|(key, (life, liveness))| (key, (liveness, life >> BOOT_SHIFT))).collect()
     }
 }
 
@@ -270,7 +267,7 @@ mod tests {
         for (me, node) in &nodes {
             let seen = node.liveness();
             for other in keys.iter().filter(|other| *other != me) {
-                assert_eq!(seen.get(other), Some(&Liveness::Alive), "{me:?} sees {other:?}");
+                assert_eq!(seen.get(other), Some(&(Liveness::Alive, 1)), "{me:?} sees {other:?}");
             }
         }
 
@@ -278,13 +275,13 @@ mod tests {
         survivors.remove(&key(3));
         run(&mut nodes, &survivors, Mono(5_000), Mono(20_000));
         for survivor in &survivors {
-            assert_eq!(nodes[survivor].liveness().get(&key(3)), Some(&Liveness::Down));
+            assert_eq!(nodes[survivor].liveness().get(&key(3)), Some(&(Liveness::Down, 1)));
         }
 
         nodes.insert(key(3), Membership::new(key(3), 2, 8));
         run(&mut nodes, &keys, Mono(20_000), Mono(30_000));
         for survivor in &survivors {
-            assert_eq!(nodes[survivor].liveness().get(&key(3)), Some(&Liveness::Alive));
+            assert_eq!(nodes[survivor].liveness().get(&key(3)), Some(&(Liveness::Alive, 2)));
         }
         assert_eq!(nodes[&key(3)].liveness().len(), 4);
     }

@@ -38,3 +38,4 @@ mod journal;
 
 mod random_seeds;
 mod scenarios;
+mod speed;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::blobs::import::CHUNK_LEN;
+use crate::skip::skip;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ANY_SIZE: u64 = u64::MAX;
@@ -251,8 +252,7 @@ impl SmallDisk {
         match mount(Some("tmpfs"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str())) {
             Ok(()) => Some(Self(folder)),
             Err(errno) => {
-                assert!(std::env::var_os("CI").is_none(), "in CI this test must run, but mounting failed: {errno}");
-                eprintln!("SKIPPED: a full disk needs a file system of its own, and mounting one failed: {errno}");
+                skip(&format!("a full disk needs a file system of its own, and mounting one failed: {errno}"));
                 None
             }
         }

@@ -46,6 +46,8 @@ pub struct Cluster {
     members: BTreeMap<NodeKey, Admission>,
     connected: BTreeSet<NodeKey>,
     seen: BTreeMap<NodeKey, Seen>,
+    /// The latest life of each node that SWIM has heard of.
+    boots: BTreeMap<NodeKey, u64>,
 }
 
 impl Cluster {
@@ -58,6 +60,7 @@ impl Cluster {
             members: BTreeMap::new(),
             connected: BTreeSet::new(),
             seen: BTreeMap::new(),
+            boots: BTreeMap::new(),
         }
     }
 
@@ -77,10 +80,15 @@ impl Cluster {
     }
 
     /// Takes over what SWIM thinks. True if anybody's status changed.
-    pub fn observe(&mut self, now: Now, liveness: &BTreeMap<NodeKey, Liveness>) -> bool {
+    pub fn observe(&mut self, now: Now, liveness: &BTreeMap<NodeKey, (Liveness, u64)>) -> bool {
         let mut changed = false;
+        for (key, (_, boot)) in liveness {
+            let known = self.boots.entry(*key).or_default();
+            changed |= *known < *boot;
+            *known = (*known).max(*boot);
+        }
         for (key, seen) in self.seen.iter_mut().filter(|(key, _)| **key != self.me) {
-            let status = match liveness.get(key) {
+            let status = match liveness.get(key).map(|(liveness, _)| liveness) {
                 Some(Liveness::Alive) => NodeStatus::Alive,
                 Some(Liveness::Suspect) => NodeStatus::Suspect,
                 Some(Liveness::Down) => NodeStatus::Down,
@@ -143,6 +151,11 @@ impl Cluster {
     /// What is thought of a member, and since when.
     pub fn status(&self, key: &NodeKey) -> (NodeStatus, Wall) {
         self.seen.get(key).map_or((NodeStatus::Unknown, Wall(0)), |seen| (seen.status, seen.since_wall))
+    }
+
+    /// The latest life of a node that was heard of, by its boot counter.
+    pub fn boot(&self, key: &NodeKey) -> u64 {
+        self.boots.get(key).copied().unwrap_or(0)
     }
 
     /// How far a member counts in placement.

@@ -13,7 +13,10 @@ pub(super) struct Known {
     facts: BTreeMap<NodeKey, Facts>,
     holdings: BTreeMap<NodeKey, BTreeSet<BlobHash>>,
     catalogs: BTreeMap<NodeKey, Version>,
-    reports: BTreeMap<ServiceName, BTreeMap<NodeKey, Report>>,
+    /// With the life in which each was said.
+    reports: BTreeMap<ServiceName, BTreeMap<NodeKey, (u64, Report)>>,
+    /// The latest life in which each node has spoken.
+    boots: BTreeMap<NodeKey, u64>,
 }
 
 /// What a record was about.
@@ -31,6 +34,8 @@ impl Known {
     /// Takes over a record. What cannot be read is taken for nothing said.
     pub(super) fn take(&mut self, record: &Record) -> About {
         let node = record.node;
+        let boot = self.boots.entry(node).or_default();
+        *boot = (*boot).max(record.stamp.boot);
         if record.subject == Subject::facts() {
             set(&mut self.facts, node, decode(record));
             About::Facts
@@ -43,7 +48,8 @@ impl Known {
             About::Catalog
         } else if let Some(service) = record.subject.as_service() {
             let reports = self.reports.entry(service.clone()).or_default();
-            set(reports, node, decode::<Report>(record).filter(|report| !report.instances.is_empty()));
+            let report = decode::<Report>(record).filter(|report| !report.instances.is_empty());
+            set(reports, node, report.map(|report| (record.stamp.boot, report)));
             if reports.is_empty() {
                 self.reports.remove(&service);
             }
@@ -70,12 +76,12 @@ impl Known {
 
     /// What nodes report on a service.
     pub(super) fn reports(&self, service: &ServiceName) -> impl Iterator<Item = (&NodeKey, &Report)> {
-        self.reports.get(service).into_iter().flatten()
+        self.reports.get(service).into_iter().flatten().map(|(node, (_, report))| (node, report))
     }
 
     /// What one node reports on a service.
     pub(super) fn report(&self, service: &ServiceName, node: &NodeKey) -> Option<&Report> {
-        self.reports.get(service)?.get(node)
+        self.reports.get(service)?.get(node).map(|(_, report)| report)
     }
 
     /// The services that anybody reports instances of.
@@ -83,12 +89,19 @@ impl Known {
         self.reports.keys()
     }
 
-    /// Who has which index of a service.
-    pub(super) fn incumbents(&self, service: &ServiceName) -> BTreeMap<u32, Vec<Incumbent>> {
+    /// Who has which index of a service. `boot_of` is the latest life of a node that was heard of otherwise: what a node said in an
+    /// earlier one is a claim to get its instances back, weaker than that of a node that runs them.
+    pub(super) fn incumbents(
+        &self,
+        service: &ServiceName,
+        boot_of: impl Fn(&NodeKey) -> u64,
+    ) -> BTreeMap<u32, Vec<Incumbent>> {
         let mut incumbents: BTreeMap<u32, Vec<Incumbent>> = BTreeMap::new();
-        for (node, report) in self.reports(service) {
+        for (node, (boot, report)) in self.reports.get(service).into_iter().flatten() {
+            let spoken = self.boots.get(node).copied().unwrap_or(0);
+            let is_of_this_life = *boot >= spoken.max(boot_of(node));
             for instance in report.instances.iter().filter(|instance| instance.state != State::Stopping) {
-                let running = instance.state == State::Running;
+                let running = instance.state == State::Running && is_of_this_life;
                 incumbents.entry(instance.index).or_default().push(Incumbent { node: *node, running });
             }
         }

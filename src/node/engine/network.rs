@@ -115,16 +115,20 @@ impl Engine {
     }
 
     fn receive_news(&mut self, from: NodeKey, bytes: &[u8], acknowledge: bool, out: &mut Out) {
-        let connected = self.cluster.connected();
-        let relayed = self.dissemination.receive(self.now.mono, &mut self.rng, connected, from, bytes);
-        if let Some((_, outbox)) = relayed {
+        if self.dissemination.is_new(bytes) {
             let Ok(news) = minicbor::decode::<News>(bytes) else { return self.refuse(from, Refused::News) };
-            for (to, message) in outbox {
-                out.send(to, &message);
-            }
-            match news {
+            let good = match news {
                 News::Document(delta) => self.take_document(from, &delta, out),
                 News::Record(signed) => self.take_record(from, &signed, out),
+            };
+            if !good {
+                // Whoever passed it on would be taken for its author.
+                return self.dissemination.refuse(bytes);
+            }
+            let connected = self.cluster.connected();
+            let relayed = self.dissemination.receive(self.now.mono, &mut self.rng, connected, from, bytes);
+            for (to, message) in relayed.map(|(_, outbox)| outbox).unwrap_or_default() {
+                out.send(to, &message);
             }
         }
         if acknowledge {
@@ -166,15 +170,21 @@ impl Engine {
     pub(super) fn catch_up(&mut self) {
         if !std::mem::replace(&mut self.caught_up, true) {
             self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
+            self.dirty.services.extend(self.known.reported_services().cloned());
         }
     }
 
-    fn take_document(&mut self, from: NodeKey, delta: &DocDelta, out: &mut Out) {
+    /// Takes in changes to a document. False when they are refused.
+    fn take_document(&mut self, from: NodeKey, delta: &DocDelta, out: &mut Out) -> bool {
         if DocKey::from_bytes(delta.key.as_bytes()).is_none() {
-            return self.refuse(from, Refused::Document);
+            self.refuse(from, Refused::Document);
+            return false;
         }
         match self.catalog.merge(delta, self.actor()) {
-            Err(_) => self.refuse(from, Refused::Document),
+            Err(_) => {
+                self.refuse(from, Refused::Document);
+                return false;
+            }
             Ok(Merged::Nothing) => {}
             Ok(Merged::Changed) => self.document_changed(&delta.key, out),
             Ok(Merged::Resubmitted(again)) => {
@@ -187,12 +197,17 @@ impl Engine {
                 out.send(from, &Message::Repair { documents, records: Vec::new(), more: false });
             }
         }
+        true
     }
 
-    fn take_record(&mut self, from: NodeKey, signed: &Signed, out: &mut Out) {
+    /// Takes in a record. False when it was altered on the way.
+    fn take_record(&mut self, from: NodeKey, signed: &Signed, out: &mut Out) -> bool {
         match self.roster.take(&*self.config.signatures, signed) {
             Taken::Stale => {}
-            Taken::Forged => self.refuse(from, Refused::ForgedRecord),
+            Taken::Forged => {
+                self.refuse(from, Refused::ForgedRecord);
+                return false;
+            }
             Taken::New(record) if !self.cluster.is_member(&record.node) => {
                 // Its admission may be on the way: anti-entropy brings the record again.
                 self.roster.remove_node(&record.node);
@@ -208,6 +223,7 @@ impl Engine {
                 self.record_known(&record);
             }
         }
+        true
     }
 
     fn record_known(&mut self, record: &crate::crdt::roster::Record) {

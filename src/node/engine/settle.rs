@@ -138,7 +138,8 @@ impl Engine {
             unknown: self.known.facts(key).is_none(),
         };
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
-        let incumbents = self.known.incumbents(name);
+        let boot_of = |key: &NodeKey| if *key == self.me { self.boot } else { self.cluster.boot(key) };
+        let incumbents = self.known.incumbents(name, boot_of);
         self.seats.insert(name.clone(), seats(name, &service.current.spec.placement, &candidates, &incumbents));
     }
 
@@ -192,10 +193,15 @@ impl Engine {
         if self.services.unreadable().contains(name) {
             return;
         }
-        if self.caught_up || !self.may_be_elsewhere(name) {
+        let waits = !self.caught_up && self.may_be_elsewhere(name);
+        if !waits {
             self.settle_processes(name, out);
         }
         let report: Option<Report> = self.instances.report(name);
+        if report.is_none() && waits {
+            // What this node said in its last life stays said: it is its claim to get these instances back.
+            return;
+        }
         self.say(Subject::service(name), report.as_ref(), out);
     }
 
