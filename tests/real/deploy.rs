@@ -50,7 +50,8 @@ fn all_four_forms_and_their_manners() {
     assert_eq!(places, ["n1", "n2", "n3"], "one each");
 
     // A file and options: cron specs, which are stored, with a word on that.
-    let spec = cluster.file("cron.json", r#"{"name": "nightly", "tag": "v1", "cronSchedule": "0 2 * * *", "runMode": "cron"}"#);
+    let spec = cluster
+        .file("cron.json", r#"{"name": "nightly", "tag": "v1", "cronSchedule": "0 2 * * *", "runMode": "cron"}"#);
     let stored = node.run(&["deploy", "--config", &spec, &sleeper]);
     assert!(stored.stderr.contains("stored, and not fired"), "{stored:?}");
     stored.done();
@@ -179,13 +180,10 @@ fn what_is_refused_changes_nothing() {
         command.extend(files);
         node.run(&command).refused(1, told);
     }
-    if is_root() {
-        skip("what_is_refused_changes_nothing (a file that may not be read)", "root may read every file");
-    } else {
-        let closed = cluster.sleeper();
-        fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
-        node.run(&["deploy", "--name", "web", "--tag", "v2", &closed]).refused(1, &["ermission denied", &closed]);
-    }
+    let closed = cluster.script("closed", "exec sleep 600");
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    let words = ["deploy", "--name", "web", "--tag", "v2", "--node", "n1", &closed];
+    node.run_bound_by_modes(&words).refused(1, &["ermission denied", &closed]);
 
     // Wrong words, which never reach the node.
     node.run(&["deploy", "--name", "web", "--tag", "v2"]).refused(2, &["BINARY"]);
@@ -255,9 +253,8 @@ fn of_two_deploys_at_once_one_wins_everywhere() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         made.push(serde_json::from_slice::<Value>(&output.stdout).unwrap());
     }
-    let histories = || -> Vec<Value> {
-        cluster.nodes.iter().map(|node| node.json(&["service", "history", "contested"])).collect()
-    };
+    let histories =
+        || -> Vec<Value> { cluster.nodes.iter().map(|node| node.json(&["service", "history", "contested"])).collect() };
     let agreed = eventually("all nodes to tell the same history", || {
         let histories = histories();
         let all = histories.iter().all(|history| history.as_array().unwrap().len() == 3 && *history == histories[0]);
@@ -334,7 +331,7 @@ fn a_full_disk_refuses_an_upload_and_loses_nothing() {
     let before = catalog(&node);
     let large = cluster.script("large", &format!("exec sleep 600\n{}", "x".repeat(40 << 20)));
     let told = node.run(&["deploy", "--name", "small", "--tag", "v2", &large]).refused(1, &["cannot upload", &large]);
-    assert!(told.contains("o space left") || told.contains("disk is full"), "{told}");
+    assert!(told.contains("o space left") || told.contains("is full"), "{told}");
     assert_eq!(catalog(&node), before);
     assert_eq!(node.running("small", 1)[0].pid(), pid);
     // What the upload had taken is free again.
