@@ -190,6 +190,8 @@ impl Engine {
     }
 
     fn settle_instances(&mut self, name: &ServiceName, out: &mut Out) {
+        // One that is not settled has nothing due: a time that is over would be due for ever.
+        self.deadlines.remove(name);
         if self.services.unreadable().contains(name) {
             return;
         }
@@ -226,10 +228,9 @@ impl Engine {
             trouble: &|image: &Image| copies.trouble(&image.hash),
         };
         self.instances.settle(name, self.services.get(name), &around, &mut self.rng, out);
-        match self.instances.next_deadline(name) {
-            Some(deadline) => self.deadlines.insert(name.clone(), deadline.max(now + Duration::from_millis(1))),
-            None => self.deadlines.remove(name),
-        };
+        if let Some(deadline) = self.instances.next_deadline(name) {
+            self.deadlines.insert(name.clone(), deadline.max(now + Duration::from_millis(1)));
+        }
     }
 
     pub(super) fn apply_process(&mut self, event: ProcessEvent, out: &mut Out) {

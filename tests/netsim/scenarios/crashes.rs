@@ -178,3 +178,25 @@ fn a_slow_disk_delays_answers_and_nothing_else() {
         at_rest(&mut world, &[]).await;
     });
 }
+
+#[test]
+fn a_service_that_becomes_movable_while_its_node_is_catching_up_waits_in_peace() {
+    scenario("a_service_that_becomes_movable_while_its_node_is_catching_up_waits_in_peace", 3, async |mut world| {
+        world.fabric.partition(&[world.hosts[1].key]);
+        world.crash(1).await;
+        world.start(1).await;
+        let program = Program::Ends { code: 1, after_ms: 50 };
+        deployed(&mut world, 1, Deployment::new("web", "m1", on(&[1], 1)).program(program)).await;
+        world
+            .until(Duration::from_secs(5), "failing", |world| {
+                let view = world.view(1);
+                let states: Vec<_> = view.instances.iter().map(|instance| instance.state.word()).collect();
+                if states == ["backoff"] { Ok(()) } else { Err(format!("{states:?}")) }
+            })
+            .await;
+        deployed(&mut world, 1, Deployment::new("web", "m2", anywhere(1))).await;
+        world.run_for(Duration::from_secs(20)).await;
+        world.heal(&[]).await;
+        at_rest(&mut world, &[]).await;
+    });
+}
