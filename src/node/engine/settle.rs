@@ -97,7 +97,8 @@ impl Engine {
         if !self.caught_up && !self.cluster.may_hear_more(now) {
             self.catch_up();
         }
-        let due = self.deadlines.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone());
+        // Taken out whether or not they can be settled now: a time that is over must not be waited for again.
+        let due = self.deadlines.extract_if(.., |_, due| *due <= now).map(|(name, _)| name);
         self.dirty.services.extend(due);
         self.dirty.copies |= self.copies.take_due(now);
     }
@@ -190,7 +191,6 @@ impl Engine {
     }
 
     fn settle_instances(&mut self, name: &ServiceName, out: &mut Out) {
-        // One that is not settled has nothing due: a time that is over would be due for ever.
         self.deadlines.remove(name);
         if self.services.unreadable().contains(name) {
             return;
