@@ -134,6 +134,9 @@ fn a_keeper_that_dies_costs_its_instances_a_restart_and_no_more() {
         deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(3))).await;
         deployed(&mut world, 0, Deployment::new("pinned", "m2", on(&[1], 2))).await;
         at_rest(&mut world, &[]).await;
+        // Just launched: the loop waits for it to be ready, and now for a keeper first.
+        done(&mut world, 0, Wish::Restart(service_name("pinned"))).await;
+        world.run_for(Duration::from_millis(600)).await;
         world.hosts[1].keeper.die(true);
         at_rest(&mut world, &[]).await;
         world.crash(1).await;
