@@ -104,19 +104,25 @@ impl Supervisor {
         }
     }
 
+    /// With the restarts and the last exit that this node reported in its earlier life.
+    #[must_use]
+    pub fn remembering(mut self, before: Option<&InstanceReport>) -> Self {
+        if let Some(before) = before {
+            self.restarts = before.restarts;
+            self.exit = before.exit;
+        }
+        self
+    }
+
     /// An instance that was found running. `before` is what this node reported of it in its earlier life.
     pub fn adopt(kept: &Kept, now: Mono, before: Option<&InstanceReport>) -> Self {
         let target = Target { launch_hash: kept.plan.launch_hash, revision: kept.plan.revision };
-        let mut adopted = Self::new(target);
+        let mut adopted = Self::new(target).remembering(before);
         adopted.phase = Phase::Running { pid: kept.pid, since: now, ready: false };
         adopted.run = Some(kept.plan.run);
         adopted.started_at = Some(kept.started_at);
-        if let Some(before) = before {
-            adopted.restarts = before.restarts;
-            adopted.exit = before.exit;
-            if let Phase::Running { ready, .. } = &mut adopted.phase {
-                *ready = before.ready && before.run == adopted.run;
-            }
+        if let (Some(before), Phase::Running { ready, .. }) = (before, &mut adopted.phase) {
+            *ready = before.ready && before.run == adopted.run;
         }
         adopted
     }

@@ -175,7 +175,12 @@ impl Instances {
             let target = target_of(service);
             for at in &wanted {
                 let id = InstanceId { service: name.clone(), index: around.seats[*at].index };
-                self.here.entry(id).or_insert_with(|| Supervisor::new(target));
+                self.here.entry(id).or_insert_with_key(|id| {
+                    // What ended while this node was starting anew is remembered, though nothing of it runs any more.
+                    let reported =
+                        around.known.report(name, &around.me).into_iter().flat_map(|report| &report.instances);
+                    Supervisor::new(target).remembering(reported.into_iter().find(|one| one.index == id.index))
+                });
             }
         }
         let seat_of = |id: &InstanceId| wanted.iter().copied().find(|at| around.seats[*at].index == id.index);
