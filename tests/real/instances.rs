@@ -44,21 +44,21 @@ fn busybox_serves_pages_and_runs_scripts() {
     let page = cluster.file("index.html", "hello from busybox\n");
     let home = std::path::Path::new(&page).parent().unwrap().to_str().unwrap();
     let port = free_port().to_string();
-    let mut words = vec!["deploy", "--name", "web", "--tag", "v1", "--node", "n2", &busybox, "--wait"];
+    let mut words = vec!["deploy", "--name", "busybox-web", "--tag", "v1", "--node", "n2", &busybox, "--wait"];
     for argument in ["httpd", "-f", "-v", "-p", &port, "-h", home] {
         words.extend(["--arg", argument]);
     }
     cluster[0].ok(&words);
     let port = port.parse().unwrap();
     assert_eq!(eventually("a page", || http_get(port, "/index.html")), "hello from busybox\n");
-    assert_eq!(cluster[0].running("web", 1)[0].node, "n2");
+    assert_eq!(cluster[0].running("busybox-web", 1)[0].node, "n2");
 
     // The environment is what is documented, and nothing else.
     let script = "env | sort; pwd; stat -c %a .; echo \"$#:$1:$2\"; exec sleep 600";
     let words = [
         "deploy",
         "--name",
-        "shell",
+        "busybox-sh",
         "--tag",
         "v1",
         "--node",
@@ -85,14 +85,14 @@ fn busybox_serves_pages_and_runs_scripts() {
         &busybox,
     ];
     cluster[0].ok(&words);
-    let instance = &cluster[1].running("shell", 1)[0];
+    let instance = &cluster[1].running("busybox-sh", 1)[0];
     let lines = eventually("its output", || {
-        let lines = cluster[1].messages(&["--app", "shell", "--stream", "stdout"]);
+        let lines = cluster[1].messages(&["--app", "busybox-sh", "--stream", "stdout"]);
         lines.iter().any(|line| line.starts_with("2:")).then_some(lines)
     });
     let work_dir = cluster[0]
         .layout
-        .work_dir(&narun::ids::InstanceId { service: narun::ids::ServiceName::new("shell").unwrap(), index: 0 });
+        .work_dir(&narun::ids::InstanceId { service: narun::ids::ServiceName::new("busybox-sh").unwrap(), index: 0 });
     let work_dir = work_dir.to_str().unwrap();
     let user = lines.iter().find(|line| line.starts_with("USER=")).expect("a user").clone();
     let path = lines.iter().find(|line| line.starts_with("PATH=/")).expect("a path").clone();
@@ -101,8 +101,8 @@ fn busybox_serves_pages_and_runs_scripts() {
         "GREETING=hello you".to_owned(),
         format!("HOME={work_dir}"),
         "LANG=de_DE.UTF-8".to_owned(),
-        "NARUN_APP_NAME=shell".to_owned(),
-        "NARUN_INSTANCE_ID=shell-0".to_owned(),
+        "NARUN_APP_NAME=busybox-sh".to_owned(),
+        "NARUN_INSTANCE_ID=busybox-sh-0".to_owned(),
         format!("NARUN_INSTANCE_ROOT={work_dir}"),
         "NARUN_NODE_ARCH=amd64".to_owned(),
         "NARUN_NODE_ID=n1".to_owned(),
@@ -317,10 +317,11 @@ fn instances_outlive_their_node_process() {
         cluster[0].start();
         let again = cluster[0].running("ticks", 1).remove(0);
         assert_eq!((again.pid(), &again.run, again.restarts), (ticks.pid(), &ticks.run, 0));
+        let restarted = cluster[0].running("ends", 1).remove(0);
+        let told = format!("gentle: {gentle}, {restarted:?}");
+        assert_eq!((&restarted.exit["code"], restarted.restarts), (&42.into(), 1), "{told}");
+        assert_ne!(restarted.run, ending.run);
     }
-    let restarted = cluster[0].running("ends", 1).remove(0);
-    assert_eq!((&restarted.exit["code"], restarted.restarts), (&42.into(), 1), "{restarted:?}");
-    assert_ne!(restarted.run, ending.run);
     // Nothing of the output is missing or there twice.
     let messages = cluster[0].messages(&["--app", "ticks"]);
     let expected: Vec<_> = (1..=messages.len()).map(|n| n.to_string()).collect();
