@@ -261,10 +261,10 @@ pub(crate) struct SimProcesses {
 }
 
 impl SimProcesses {
-    fn ask(&self, what: String, bytes: &[u8]) -> bool {
+    fn ask(&self, what: &str, bytes: &[u8]) -> bool {
         let acts = self.life.acts();
         if acts {
-            self.keeper.0.trace.record(&self.keeper.0.host, &what, bytes);
+            self.keeper.0.trace.record(&self.keeper.0.host, what, bytes);
         }
         acts
     }
@@ -273,25 +273,25 @@ impl SimProcesses {
 impl Processes for SimProcesses {
     fn launch(&mut self, plan: LaunchPlan) {
         let bytes = minicbor::to_vec(&plan).expect("encoding into memory cannot fail");
-        if self.ask(format!("launch {} {:?} revision {}", plan.instance, plan.run, plan.revision), &bytes) {
+        if self.ask(&format!("launch {} {:?} revision {}", plan.instance, plan.run, plan.revision), &bytes) {
             self.keeper.launch(plan);
         }
     }
 
     fn signal(&mut self, run: RunId, signal: i32) {
-        if self.ask(format!("signal {run:?} {signal}"), &[]) {
+        if self.ask(&format!("signal {run:?} {signal}"), &[]) {
             self.keeper.signal(run, signal);
         }
     }
 
     fn kill(&mut self, run: RunId) {
-        if self.ask(format!("kill {run:?}"), &[]) {
+        if self.ask(&format!("kill {run:?}"), &[]) {
             self.keeper.signal(run, SIGKILL);
         }
     }
 
     fn acknowledge(&mut self, run: RunId) {
-        if self.ask(format!("acknowledge {run:?}"), &[]) {
+        if self.ask(&format!("acknowledge {run:?}"), &[]) {
             self.keeper.acknowledge(run);
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn random_wish(world: &World, stream: &mut Stream) {
         return;
     }
     let wish = match stream.random_range(0..20) {
-        0..10 => Wish::Deploy(deployment(world, stream, service)),
+        0..10 => Wish::Deploy(deployment(world, stream, &service)),
         10..14 => Wish::Scale { service, node: None, replicas: stream.random_range(1..5) },
         14..16 => Wish::Restart(service),
         16 => Wish::Stop(service),
@@ -69,7 +69,7 @@ pub(crate) fn random_wish(world: &World, stream: &mut Stream) {
     submit(world, host, wish, 1);
 }
 
-fn deployment(world: &World, stream: &mut Stream, service: ServiceName) -> Deployment {
+fn deployment(world: &World, stream: &mut Stream, service: &ServiceName) -> Deployment {
     let mark = format!("m{}", world.journal.entries().len());
     let hosts = world.hosts.len();
     let placement = match stream.random_range(0..5) {
@@ -83,7 +83,7 @@ fn deployment(world: &World, stream: &mut Stream, service: ServiceName) -> Deplo
         2 => Program::Fails,
         _ => Program::Runs,
     };
-    let earlier = world.journal.deployments().into_values().find(|earlier| earlier.service == service);
+    let earlier = world.journal.deployments().into_values().find(|earlier| earlier.service == *service);
     let deployment = Deployment::new(service.as_str(), &mark, placement).program(program);
     match earlier {
         // Often only the words change and the binary stays.

@@ -281,4 +281,9 @@ fn fill(view: &mut InstanceView, report: &InstanceReport) {
     view.restarts = report.restarts;
     view.exit = report.exit;
     view.error.clone_from(&report.error);
+    if view.node_status == NodeStatus::Down {
+        // What a node said last is not what is so: nobody can be told of an instance there that it runs.
+        view.state = InstanceState::Unreachable;
+        view.ready = false;
+    }
 }

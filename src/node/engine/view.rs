@@ -177,8 +177,8 @@ pub enum InstanceState {
     Backoff,
     /// It failed too often and waits for its user: `service start`, `service restart` or a new deploy.
     CrashLoop,
-    /// It ran and was stopped.
-    Stopped,
+    /// Its node is down: whether it still runs cannot be known from here.
+    Unreachable,
 }
 
 impl InstanceState {
@@ -192,7 +192,7 @@ impl InstanceState {
             Self::Stopping => "stopping",
             Self::Backoff => "backoff",
             Self::CrashLoop => "crash-loop",
-            Self::Stopped => "stopped",
+            Self::Unreachable => "unreachable",
         }
     }
 }

@@ -132,7 +132,7 @@ impl Fabric {
     }
 
     /// A node said who its members are.
-    pub(super) fn members(&self, key: NodeKey, members: BTreeSet<NodeKey>) {
+    pub(super) fn members(&self, key: NodeKey, members: &BTreeSet<NodeKey>) {
         let mut state = self.lock();
         let others: Vec<NodeKey> = state.names.keys().copied().filter(|other| *other != key).collect();
         match state.ports.get_mut(&key) {
@@ -168,7 +168,7 @@ impl Fabric {
                     None => state.dropped += 1,
                 }
             }
-            Mode::Datagrams => self.throw(&mut state, from, to, bytes),
+            Mode::Datagrams => self.throw(&mut state, from, to, &bytes),
         }
     }
 
@@ -365,13 +365,13 @@ impl Fabric {
     }
 
     /// Sends a datagram: it is its own task, asleep until it is due.
-    fn throw(&self, state: &mut State, from: NodeKey, to: NodeKey, bytes: Vec<u8>) {
+    fn throw(&self, state: &mut State, from: NodeKey, to: NodeKey, bytes: &[u8]) {
         let Weather { lost_per_mille, doubled_per_mille, .. } = state.weather;
         let lost = state.stream.random_range(0..1_000) < lost_per_mille;
         let doubled = state.stream.random_range(0..1_000) < doubled_per_mille;
         for _ in 0..if lost { 0 } else { 1 + u32::from(doubled) } {
             let after = state.latency(from, to);
-            let (fabric, bytes) = (self.clone(), bytes.clone());
+            let (fabric, bytes) = (self.clone(), bytes.to_owned());
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
                 let mut state = fabric.lock();

@@ -105,7 +105,7 @@ impl Network for SimNetwork {
         if self.life.acts() {
             let bytes: Vec<u8> = members.iter().flat_map(|peer| peer.key.0).collect();
             self.trace.record(&self.host, &format!("members {}", members.len()), &bytes);
-            self.fabric.members(self.key, members.into_iter().map(|peer| peer.key).collect());
+            self.fabric.members(self.key, &members.into_iter().map(|peer| peer.key).collect());
         }
     }
 }
