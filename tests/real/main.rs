@@ -9,3 +9,4 @@ mod keeper;
 mod membership;
 mod output;
 mod skip;
+mod surface;

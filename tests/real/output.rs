@@ -114,12 +114,12 @@ fn history_is_told_by_every_node_and_ends() {
 fn following_loses_and_repeats_nothing() {
     let mut cluster = Cluster::start(2);
     let count = cluster.dir().join("count");
-    // Numbers that go on where they were, whatever happens to the process in between.
+    // Numbers that go on where they were. It ends between two of them: none is counted that was not printed.
     let program = cluster.script(
         "counts",
         &format!(
-            "n=$(cat {0} 2>/dev/null || echo 0)\ntrap 'exit 0' TERM\n\
-             while :; do n=$((n+1)); echo $n > {0}.new; mv {0}.new {0}; echo $n; sleep 0.02; done",
+            "n=$(cat {0} 2>/dev/null || echo 0)\nend=\ntrap 'end=1' TERM\n\
+             while test -z \"$end\"; do n=$((n+1)); echo $n > {0}.new; mv {0}.new {0}; echo $n; sleep 0.02; done",
             count.display()
         ),
     );
