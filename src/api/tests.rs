@@ -268,7 +268,11 @@ pub(crate) fn view() -> View {
             copies_wanted: 2,
             used_by: vec![name("web")],
         }]),
-        tickets: Arc::new(vec![TicketView { id: "abcdef012345".into(), expires: Wall(9_000), uses_left: 1 }]),
+        tickets: Arc::new(vec![TicketView {
+            id: "abcdef012345".into(),
+            expires: Wall(4_102_444_800_000),
+            uses_left: 1,
+        }]),
         problems: Arc::new(vec![Problem {
             subject: "web".into(),
             message: "1 of 3 instances runs".into(),
@@ -291,8 +295,9 @@ pub(crate) fn revised(_: &Request) -> Result<Response, Refusal> {
     Ok(Response::Revised { revision: 2, changed: true })
 }
 
+#[track_caller]
 fn keys(value: &Value) -> Vec<String> {
-    value.as_object().unwrap().keys().cloned().collect()
+    value.as_object().expect("an object").keys().cloned().collect()
 }
 
 fn refused(error: ClientError) -> wire::ErrorWords {

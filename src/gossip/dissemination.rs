@@ -116,11 +116,10 @@ impl Dissemination {
         let mut room = ASKED_MAX.saturating_sub(self.asked.len());
         for id in names.iter().filter(|id| !self.seen.contains(*id)) {
             match self.asked.get_mut(id) {
-                Some(asked) => {
-                    if asked.sources.len() < FANOUT_NAMES && !asked.sources.contains(&from) {
-                        asked.sources.push_back(from);
-                    }
+                Some(asked) if asked.sources.len() < FANOUT_NAMES && !asked.sources.contains(&from) => {
+                    asked.sources.push_back(from);
                 }
+                Some(_) => {}
                 None if room > 0 => {
                     room -= 1;
                     self.asked.insert(*id, Asked { again_at: now + ASK_TIMEOUT, sources: VecDeque::new() });

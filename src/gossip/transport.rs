@@ -264,6 +264,12 @@ impl Transport {
         self.accept(Protocol::Join)
     }
 
+    /// Takes the links that members open to a transport that only dials, and leaves them without an answer while the value lives: a
+    /// member whose link is refused hangs up.
+    pub(super) fn leave_ungreeted(&self) -> Incoming {
+        self.shared.acceptors.register(Protocol::Gossip)
+    }
+
     /// What was refused, dropped or lost so far.
     pub fn counters(&self) -> Counters {
         self.shared.tally.read()

@@ -136,10 +136,19 @@ impl Keeper {
             state.visits += 1;
             return;
         }
-        if let Some(node) = &state.node {
-            node.put(Input::Process(ProcessEvent::KeeperLost));
-            node.put(Input::Process(ProcessEvent::Holding(Vec::new())));
-        }
+        let Some(node) = state.node.clone() else { return };
+        node.put(Input::Process(ProcessEvent::KeeperLost));
+        let after = random::millis(&mut state.stream, 50, 2_000);
+        let keeper = self.clone();
+        let (visit, generation) = (state.visits, state.generation);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let state = keeper.lock();
+            if (state.visits, state.generation) == (visit, generation) {
+                let held = state.runs.values().map(|run| run.kept.clone()).collect();
+                node.put(Input::Process(ProcessEvent::Holding(held)));
+            }
+        });
     }
 
     fn launch(&self, plan: LaunchPlan) {

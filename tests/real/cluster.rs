@@ -17,7 +17,7 @@ use narun::node::layout::Layout;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::host::{exe, lives};
+use crate::host::{exe, is_root, lives};
 
 /// Longest wait for anything: far more than is ever needed, since the machine may be busy with other things.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -263,6 +263,24 @@ impl Node {
     /// Runs a command against this node.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, words: &[S]) -> Answer {
         Answer::of(&mut self.command(words))
+    }
+
+    /// Runs a command against this node, bound by the modes of files even where the tests run as root.
+    pub(crate) fn run_bound_by_modes<S: AsRef<OsStr>>(&self, words: &[S]) -> Answer {
+        let mut plain = self.command(words);
+        if !is_root() {
+            return Answer::of(&mut plain);
+        }
+        let mut bound = Command::new("setpriv");
+        bound.args(["--bounding-set=-dac_override,-dac_read_search", "--"]);
+        bound.arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => bound.env(name, value),
+                None => bound.env_remove(name),
+            };
+        }
+        Answer::of(&mut bound)
     }
 
     /// Runs a command that must succeed; gives its result.

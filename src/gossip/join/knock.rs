@@ -98,6 +98,8 @@ pub async fn knock(
     addresses: &[String],
 ) -> Result<Welcome, JoinError> {
     let transport = Transport::outward(identity).await?;
+    // The maker greets its new member before it has said welcome; to be refused would make it hang up.
+    let _links = transport.leave_ungreeted();
     let maker = Peer { key: ticket.maker, addresses: ticket.addresses.clone() };
     transport.set_members(vec![maker]);
     let request = Request {

@@ -16,7 +16,7 @@ use crate::node::engine::input::{Input, NetworkEvent};
 
 /// Longest message in bytes. A full-state exchange of a large cluster is split well below it; it bounds what one member can make
 /// another hold.
-pub const FRAME_LEN_MAX: usize = 4 << 20;
+pub const FRAME_LEN_MAX: usize = 8 << 20;
 
 /// How long a link may be silent before it is taken for broken: some lost empty frames.
 pub const SILENCE_MAX: Duration = Duration::from_secs(10);

@@ -66,8 +66,6 @@ pub(super) struct Mesh {
     news: VecDeque<NetworkEvent>,
     /// The one reader of each member's link to this node, with its connection.
     readers: BTreeMap<NodeKey, (ConnectionId, AbortHandle)>,
-    /// Where this transport only dials: the link that the node at the other end wants, and does not get.
-    ungreeted: Option<Stream>,
     tasks: JoinSet<Done>,
 }
 
@@ -110,7 +108,7 @@ enum Happened {
 impl Mesh {
     pub(super) fn new(ends: Ends) -> Self {
         let (members, news, readers) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
-        Self { ends, members, news, readers, ungreeted: None, tasks: JoinSet::new() }
+        Self { ends, members, news, readers, tasks: JoinSet::new() }
     }
 
     /// Runs until it is told to stop, or nobody is left who could tell it.
@@ -404,12 +402,6 @@ impl Mesh {
 
     fn on_arrival(&mut self, arrival: Arrival) {
         let Arrival { from, connection, protocol, stream } = arrival;
-        if protocol == Protocol::Gossip && self.ends.inputs.is_none() {
-            // At another node's door, which has just let us in and greets: to refuse would make it hang up before it has said
-            // so. The stream is left without an answer until this transport stops.
-            self.ungreeted = Some(stream);
-            return;
-        }
         let inputs = self.ends.inputs.clone().filter(|_| protocol == Protocol::Gossip);
         let Some(inputs) = inputs else {
             if !self.ends.acceptors.hand_over(protocol, from, stream) {

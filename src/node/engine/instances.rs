@@ -1,7 +1,7 @@
 //! The instances on this node: what is wanted here against what is here. Pure.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 
@@ -298,7 +298,7 @@ fn environment(
     service: &Service,
     id: &InstanceId,
     run: RunId,
-    work_dir: &PathBuf,
+    work_dir: &Path,
     around: &Surroundings<'_>,
 ) -> Vec<(String, String)> {
     let config = around.config;

@@ -167,7 +167,9 @@ impl Engine {
     }
 
     fn image_views(&self) -> Vec<ImageView> {
-        let members = self.cluster.members().len();
+        // A node that is down can hold nothing now: waiting for it would be waiting for its repair.
+        let up = |key: &&NodeKey| self.cluster.status(key).0 != NodeStatus::Down;
+        let members = self.cluster.members().keys().filter(up).count();
         let mut views: BTreeMap<(String, crate::ids::BlobHash), ImageView> = BTreeMap::new();
         for service in self.services.iter() {
             for rev in service.history.iter().rev() {

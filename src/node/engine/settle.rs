@@ -97,7 +97,8 @@ impl Engine {
         if !self.caught_up && !self.cluster.may_hear_more(now) {
             self.catch_up();
         }
-        let due = self.deadlines.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone());
+        // Taken out whether or not they can be settled now: a time that is over must not be waited for again.
+        let due = self.deadlines.extract_if(.., |_, due| *due <= now).map(|(name, _)| name);
         self.dirty.services.extend(due);
         self.dirty.copies |= self.copies.take_due(now);
     }
@@ -190,6 +191,7 @@ impl Engine {
     }
 
     fn settle_instances(&mut self, name: &ServiceName, out: &mut Out) {
+        self.deadlines.remove(name);
         if self.services.unreadable().contains(name) {
             return;
         }
@@ -226,10 +228,9 @@ impl Engine {
             trouble: &|image: &Image| copies.trouble(&image.hash),
         };
         self.instances.settle(name, self.services.get(name), &around, &mut self.rng, out);
-        match self.instances.next_deadline(name) {
-            Some(deadline) => self.deadlines.insert(name.clone(), deadline.max(now + Duration::from_millis(1))),
-            None => self.deadlines.remove(name),
-        };
+        if let Some(deadline) = self.instances.next_deadline(name) {
+            self.deadlines.insert(name.clone(), deadline.max(now + Duration::from_millis(1)));
+        }
     }
 
     pub(super) fn apply_process(&mut self, event: ProcessEvent, out: &mut Out) {

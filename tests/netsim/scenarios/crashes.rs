@@ -134,6 +134,9 @@ fn a_keeper_that_dies_costs_its_instances_a_restart_and_no_more() {
         deployed(&mut world, 0, Deployment::new("web", "m1", anywhere(3))).await;
         deployed(&mut world, 0, Deployment::new("pinned", "m2", on(&[1], 2))).await;
         at_rest(&mut world, &[]).await;
+        // Just launched: the loop waits for it to be ready, and now for a keeper first.
+        done(&mut world, 0, Wish::Restart(service_name("pinned"))).await;
+        world.run_for(Duration::from_millis(600)).await;
         world.hosts[1].keeper.die(true);
         at_rest(&mut world, &[]).await;
         world.crash(1).await;
@@ -174,6 +177,28 @@ fn a_slow_disk_delays_answers_and_nothing_else() {
             assert!(view.nodes.iter().all(|node| node.status.word() == "alive"), "it answers probes: {:?}", view.nodes);
         }
         assert_eq!(living(&world, "web"), before);
+        world.heal(&[]).await;
+        at_rest(&mut world, &[]).await;
+    });
+}
+
+#[test]
+fn a_service_that_becomes_movable_while_its_node_is_catching_up_waits_in_peace() {
+    scenario("a_service_that_becomes_movable_while_its_node_is_catching_up_waits_in_peace", 3, async |mut world| {
+        world.fabric.partition(&[world.hosts[1].key]);
+        world.crash(1).await;
+        world.start(1).await;
+        let program = Program::Ends { code: 1, after_ms: 50 };
+        deployed(&mut world, 1, Deployment::new("web", "m1", on(&[1], 1)).program(program)).await;
+        world
+            .until(Duration::from_secs(5), "failing", |world| {
+                let view = world.view(1);
+                let states: Vec<_> = view.instances.iter().map(|instance| instance.state.word()).collect();
+                if states == ["backoff"] { Ok(()) } else { Err(format!("{states:?}")) }
+            })
+            .await;
+        deployed(&mut world, 1, Deployment::new("web", "m2", anywhere(1))).await;
+        world.run_for(Duration::from_secs(20)).await;
         world.heal(&[]).await;
         at_rest(&mut world, &[]).await;
     });
