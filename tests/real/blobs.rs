@@ -22,12 +22,14 @@ fn holders(node: &Node, service: &str) -> Vec<String> {
 
 #[test]
 fn binaries_are_kept_on_three_nodes_and_run_on_all() {
-    let mut cluster = Cluster::start(4);
+    let mut cluster = Cluster::start(5);
     let content = format!("#!/bin/sh\n# {}\nexec sleep 600\n", "x".repeat(300_000));
     let program = cluster.file("tool", &content);
     cluster[0].ok(&["deploy", "--name", "kept", "--tag", "v7", "--node", "n1", &program, "--wait"]);
     for node in &cluster.nodes {
-        eventually("three copies, as each node tells", || (holders(node, "kept").len() == 3).then_some(()));
+        // The node that runs it may hold a copy beside the three that are chosen to.
+        let kept = || holders(node, "kept").len();
+        eventually("three copies, as each node tells", || (3..=4).contains(&kept()).then_some(()));
     }
     let image = image(&cluster[3], "kept").unwrap();
     assert_eq!((text(&image["object_name"]).contains("kept"), &image["tag"]), (true, &"v7".into()), "{image}");
@@ -39,7 +41,8 @@ fn binaries_are_kept_on_three_nodes_and_run_on_all() {
 
     // A node that has no copy runs it, whoever takes the wish.
     let holding = holders(&cluster[0], "kept");
-    let without = ["n1", "n2", "n3", "n4"].into_iter().find(|name| !holding.iter().any(|held| held == name)).unwrap();
+    let is_without = |name: &&str| !holding.iter().any(|held| held == name);
+    let without = ["n1", "n2", "n3", "n4", "n5"].into_iter().find(is_without).expect("a node without a copy");
     cluster[0].ok(&["deploy", "--name", "there", "--tag", "v7", "--node", without, &program, "--wait"]);
     assert_eq!(cluster[0].running("there", 1)[0].node, without);
 
@@ -47,11 +50,11 @@ fn binaries_are_kept_on_three_nodes_and_run_on_all() {
     cluster.add();
     cluster.settled();
     cluster[0].crash();
-    cluster[1].ok(&["deploy", "--name", "late", "--tag", "v7", "--node", "n5", &program, "--wait"]);
+    cluster[1].ok(&["deploy", "--name", "late", "--tag", "v7", "--node", "n6", &program, "--wait"]);
     let instance = cluster[1].running("late", 1).remove(0);
     let executable = fs::read(format!("/proc/{}/cmdline", instance.pid())).unwrap();
     assert!(String::from_utf8_lossy(&executable).contains("sleep"), "it runs what it should");
-    let folder = cluster.named("n5").layout.executables();
+    let folder = cluster.named("n6").layout.executables();
     let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1);
     assert_eq!(fs::read(&files[0]).unwrap(), content.as_bytes());

@@ -319,12 +319,14 @@ fn a_full_disk_refuses_an_upload_and_loses_nothing() {
         return skip("a_full_disk_refuses_an_upload_and_loses_nothing", "only root can mount a small file system");
     }
     let cluster = Cluster::empty();
-    let mut node = cluster.host("n1");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "none"]).arg(node.data_dir()).status();
+    let host = cluster.host("n1");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "none"]).arg(host.data_dir()).status();
     if !mounted.is_ok_and(|status| status.success()) {
         return skip("a_full_disk_refuses_an_upload_and_loses_nothing", "a tmpfs cannot be mounted here");
     }
-    let mount = Mount(node.data_dir().to_owned());
+    let _mount = Mount(host.data_dir().to_owned());
+    // Dropped before the file system is taken away, whatever becomes of this test.
+    let mut node = host;
     node.found();
     node.ok(&["deploy", "--name", "small", "--tag", "v1", &cluster.sleeper(), "--wait"]);
     let pid = node.running("small", 1)[0].pid();
@@ -340,8 +342,6 @@ fn a_full_disk_refuses_an_upload_and_loses_nothing() {
     node.crash();
     node.start();
     assert_eq!(node.running("small", 1)[0].pid(), pid);
-    drop(node);
-    drop(mount);
 }
 
 /// A mounted file system, which is taken away again.
