@@ -281,6 +281,13 @@ fn a_node_that_cannot_start_says_why_and_harms_nothing() {
     }
     fs::write(&database, &good[..good.len() / 3]).unwrap();
     second.fails(&["start"]).refused(1, &["damaged"]);
+
+    // The database is empty, or gone: that must not pass for a node that has never been in a cluster.
+    fs::write(&database, b"").unwrap();
+    second.fails(&["start"]).refused(1, &[database.to_str().unwrap(), "is gone"]);
+    fs::remove_file(&database).unwrap();
+    second.fails(&["start"]).refused(1, &[database.to_str().unwrap(), "is gone"]);
+    assert!(!database.exists(), "nothing was made in its place");
     fs::write(&database, &good).unwrap();
     second.start();
     assert_eq!(second.members(), [("second".to_owned(), "alive".to_owned())]);

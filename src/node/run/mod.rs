@@ -82,6 +82,12 @@ pub enum RunError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The database is not there, though the node has lived before.
+    #[error(
+        "the database {0} is gone, though this node has a key\nbring the file back from a copy; or move the data directory away, \
+         and begin anew or join with a new ticket"
+    )]
+    DatabaseGone(std::path::PathBuf),
     /// The port cannot be used.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -186,6 +192,11 @@ impl Ground {
     async fn prepare(options: &StartOptions) -> Result<Self, RunError> {
         let layout = Layout::new(prepare_data_dir(&options.data_dir)?);
         let lock = DataDirLock::take(&layout.lock())?;
+        // To go on without it would be to begin another cluster under the same key.
+        let has_database = std::fs::metadata(layout.database()).is_ok_and(|file| file.len() > 0);
+        if layout.identity().exists() && !has_database {
+            return Err(RunError::DatabaseGone(layout.database()));
+        }
         let identity = Identity::load_or_create(&layout.identity())?;
         let store = Store::open(&layout.database())?;
         let stored = store.read()?;
