@@ -84,6 +84,12 @@ impl Node {
         }
     }
 
+    /// Lets time pass at one stroke, as on a host that was suspended.
+    fn jump(&mut self, span: Duration) {
+        self.now = Now { mono: self.now.mono + span, wall: self.now.wall.plus(span) };
+        self.input(Input::Tick);
+    }
+
     fn request(&mut self, request: Request) -> Result<Response, effect::Refusal> {
         self.requests += 1;
         let id = self.requests;
@@ -390,4 +396,47 @@ fn settling_twice_changes_nothing() {
     a.obey();
     let turn = a.engine.handle(a.now, vec![]);
     assert!(turn.now.is_empty() && turn.pending.is_empty(), "{turn:?}");
+}
+
+#[test]
+fn a_blob_is_swept_once_nothing_has_named_it_for_a_while() {
+    let minute = Duration::from_secs(60);
+    let swept =
+        |node: &Node| node.effects.iter().any(|effect| matches!(effect, Effect::Sweep(hash) if *hash == BINARY));
+    let mut node = Node::founder();
+    node.deploy("{name: web, tag: v1}").unwrap();
+    node.jump(60 * minute);
+    assert!(!swept(&node), "a kept revision names it");
+    node.request(Request::Delete { service: ServiceName::new("web").unwrap() }).unwrap();
+    node.jump(14 * minute);
+    assert!(!swept(&node), "it may be deployed again");
+    node.jump(2 * minute);
+    assert!(swept(&node));
+}
+
+#[test]
+fn histories_and_tombstones_end_when_all_have_agreed_for_long() {
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+    let mut node = Node::founder();
+    for tag in 0..120 {
+        node.deploy(&format!("{{name: web, tag: v{tag}}}")).unwrap();
+    }
+    let web = crate::crdt::catalog::DocKey::service(&ServiceName::new("web").unwrap());
+    for _ in 0..2 {
+        node.jump(2 * minute);
+    }
+    assert_eq!(node.engine.catalog.history_len(&web), 120, "nobody has agreed for long yet");
+    node.jump(hour);
+    assert_eq!(node.engine.catalog.history_len(&web), 1);
+    assert_eq!(node.engine.view().services[0].current.number, 120, "and nothing that counts is lost");
+
+    node.request(Request::Delete { service: ServiceName::new("web").unwrap() }).unwrap();
+    for _ in 0..3 {
+        node.jump(hour);
+    }
+    assert!(node.engine.catalog.get(&web).is_some(), "somebody who was away may still have to hear of it");
+    node.jump(24 * hour);
+    node.jump(hour);
+    assert!(node.engine.catalog.get(&web).is_none());
+    assert!(node.stored.keys().any(|(table, key)| *table == Table::Forgotten && key == web.as_bytes()));
 }
