@@ -9,7 +9,7 @@
 //! connection counts as *connected* only when the member has greeted us on that stream: the dialling side of a
 //! handshake hears of it before the other side has made up its mind.
 //!
-//! It never decides who is a member: [`Network::members`] says so, and everybody else is cut at once.
+//! It never decides who is a member: [`Network::members`](crate::node::shells::Network::members) says so, and everybody else is cut at once.
 
 mod address;
 mod counters;
@@ -33,7 +33,6 @@ use crate::ids::NodeKey;
 use crate::node::engine::effect::Peer;
 use crate::node::engine::input::Input;
 use crate::node::identity::Identity;
-use crate::node::shells::Network;
 
 pub use address::{ADDRESSES_MAX, AddressFailure};
 pub use counters::Counters;
@@ -234,7 +233,7 @@ impl Transport {
         TransportSender { shared: self.shared.clone() }
     }
 
-    /// From now on these are the members; see [`Network::members`].
+    /// From now on these are the members; see [`Network::members`](crate::node::shells::Network::members).
     pub fn set_members(&self, members: Vec<Peer>) {
         self.shared.members.send_replace(members);
     }
@@ -295,8 +294,9 @@ pub struct TransportSender {
     shared: Arc<Shared>,
 }
 
-impl Network for TransportSender {
-    fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
+impl TransportSender {
+    /// See [`Network::send`](crate::node::shells::Network::send).
+    pub fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
         let tally = &self.shared.tally;
         if bytes.len() > FRAME_LEN_MAX {
             tracing::error!(peer = %to.short(), length = bytes.len(), "message longer than a frame: dropped");
@@ -310,7 +310,8 @@ impl Network for TransportSender {
         }
     }
 
-    fn members(&mut self, members: Vec<Peer>) {
+    /// See [`Network::members`](crate::node::shells::Network::members).
+    pub fn members(&mut self, members: Vec<Peer>) {
         self.shared.members.send_replace(members);
     }
 }
