@@ -57,7 +57,10 @@ impl Engine {
             NetworkEvent::Message { from, bytes } => {
                 if !self.cluster.is_member(&from) {
                     // What one says who was cut off a moment ago may still be on its way.
-                    return if self.is_gone(&from) { () } else { self.refuse(from, Refused::NotAMember) };
+                    if !self.is_gone(&from) {
+                        self.refuse(from, Refused::NotAMember);
+                    }
+                    return;
                 }
                 match Message::decode(&bytes) {
                     Some(message) => self.receive(from, message, out),
