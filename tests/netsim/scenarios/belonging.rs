@@ -110,7 +110,7 @@ fn a_side_that_was_cut_off_learns_of_a_removal_when_it_heals() {
         assert!(shows(&world, 3, &world.hosts[4]), "nobody told n3");
         world.fabric.heal_all();
         gone(&mut world, &[4]).await;
-        world.until(REST, "the others agree", |world| crate::invariants::convergence::catalogs_agree(world)).await;
+        world.until(REST, "the others agree", crate::invariants::convergence::catalogs_agree).await;
     });
 }
 
