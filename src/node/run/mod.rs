@@ -46,7 +46,7 @@ use crate::crdt::ticket::Ticket;
 use crate::exec::keeper::client::{ClientError, KeeperClient};
 use crate::exec::supervisor::STOP_GRACE;
 use crate::gossip::join::{self, JoinError};
-use crate::gossip::transport::{Transport, TransportConfig, TransportError};
+use crate::gossip::transport::{Displaced, Transport, TransportConfig, TransportError};
 use crate::ids::NodeName;
 use crate::time::Wall;
 
@@ -135,9 +135,29 @@ pub enum RunError {
     /// The database failed while the node ran: it stopped, since it could promise nothing any more.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// Another node has the same key, and lives: this one stopped itself.
+    #[error(
+        "another node runs with the key of {}{}: this directory is a copy\nhint: start this node with an empty data directory, and \
+         let it join with a ticket of its own: `narun join`",
+        dir.display(),
+        at(&displaced.addresses)
+    )]
+    Copy {
+        /// The data directory.
+        dir: std::path::PathBuf,
+        /// Who says so, and where the other one is.
+        displaced: Displaced,
+    },
     /// The system gave no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
+}
+
+fn at(addresses: &[String]) -> String {
+    match addresses {
+        [] => String::new(),
+        some => format!(", at {}", some.join(" or ")),
+    }
 }
 
 /// Runs the node of a data directory until it is told to stop. A fresh directory begins a cluster of one.
@@ -277,6 +297,7 @@ impl Ground {
             node: node.clone(),
             blobs: Arc::new(doors::Uploads { store: blobs.clone(), inputs: inputs.0.clone() }),
             logs: Arc::new(gather),
+            network: Arc::new(transport.clone()),
             stop,
         };
         let (api_ends, api_told) = oneshot::channel::<()>();
@@ -299,9 +320,11 @@ impl Ground {
         tracing::info!(node = %ready.name, listen = %ready.listen, "serving");
         drop(inputs.0);
 
-        let ending = tokio::select! {
+        let (ending, copy) = tokio::select! {
             ended = &mut engine_loop => return Err(loop_ended(ended)),
-            ending = signals::wait(stop_asked) => ending,
+            ending = signals::wait(stop_asked) => (ending, None),
+            // What it runs is run by the other one too.
+            displaced = transport.displaced() => (Ending::Everything, Some(displaced)),
         };
         tracing::info!(node = %ready.name, ending = ending.word(), "stopping");
         if ending == Ending::Everything {
@@ -328,7 +351,10 @@ impl Ground {
         }
         drop(std::fs::remove_file(&api_path));
         drop(lock);
-        Ok(())
+        match copy {
+            Some(displaced) => Err(RunError::Copy { dir: layout.root().to_owned(), displaced }),
+            None => Ok(()),
+        }
     }
 }
 
