@@ -7,7 +7,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
-use crate::ids::BlobHash;
+use crate::gossip::transport::Transport;
+use crate::ids::{BlobHash, NodeKey};
 use crate::node::engine::effect::Refusal;
 use crate::node::logs::gather::Gather;
 use crate::node::logs::{LogItem, LogQuery};
@@ -31,6 +32,24 @@ pub trait LogDoor: Send + Sync {
 impl LogDoor for Gather {
     fn query(&self, query: LogQuery) -> Result<BoxStream<'static, LogItem>, Refusal> {
         Gather::query(self, query)
+    }
+}
+
+/// The transport as those meet it who want to know how it fares.
+pub trait NetworkDoor: Send + Sync {
+    /// How often what was refused, dropped or lost since the start, by name; all names, also those of what never happened.
+    fn counted(&self) -> Vec<(&'static str, u64)>;
+    /// Members that speak a newer major version of the protocol than this node.
+    fn newer(&self) -> Vec<NodeKey>;
+}
+
+impl NetworkDoor for Transport {
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        self.counters().named().collect()
+    }
+
+    fn newer(&self) -> Vec<NodeKey> {
+        self.notices().newer.into_iter().collect()
     }
 }
 

@@ -42,7 +42,7 @@ use tokio::sync::oneshot;
 use crate::node::engine::effect::{Refusal, RefusalCode};
 use crate::node::handle::NodeHandle;
 
-use doors::{BlobDoor, LogDoor, StopSender};
+use doors::{BlobDoor, LogDoor, NetworkDoor, StopSender};
 use error::ApiError;
 use peer::Caller;
 
@@ -55,6 +55,8 @@ pub struct ApiState {
     pub blobs: Arc<dyn BlobDoor>,
     /// All nodes' logs.
     pub logs: Arc<dyn LogDoor>,
+    /// The network.
+    pub network: Arc<dyn NetworkDoor>,
     /// Ends the node.
     pub stop: StopSender,
 }

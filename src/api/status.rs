@@ -4,9 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
+use crate::gossip::transport::PROTOCOL_MAJOR;
 use crate::node::engine::view::{InstanceState, ServiceView, View};
 
 use super::ApiState;
+use super::doors::NetworkDoor;
 use super::nodes::node_of;
 use super::services::mode_word;
 use super::wait::is_ready;
@@ -22,7 +24,7 @@ pub(super) async fn version() -> Json<Version> {
 
 /// `GET /v1/status`
 pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
-    Json(status_of(&state.node.view()))
+    Json(status_of(&state.node.view(), &*state.network))
 }
 
 /// `POST /v1/stop`: ends instances, keeper and node; the answer comes before that
@@ -31,12 +33,21 @@ pub(super) async fn stop(State(state): State<ApiState>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-fn status_of(view: &View) -> Status {
+fn status_of(view: &View, network: &dyn NetworkDoor) -> Status {
     let problems = view.problems.iter().map(|problem| Problem {
         subject: problem.subject.clone(),
         message: problem.message.clone(),
         hint: problem.hint.clone(),
     });
+    let newer = network.newer().into_iter().filter_map(|key| {
+        let node = view.nodes.iter().find(|node| node.key == key)?;
+        Some(Problem {
+            subject: node.name.to_string(),
+            message: format!("speaks a newer version of narun's protocol than this node ({PROTOCOL_MAJOR})"),
+            hint: "upgrade narun on this node".to_owned(),
+        })
+    });
+    let counted = network.counted().into_iter().filter(|(_, count)| *count > 0);
     Status {
         node: view.me.name.as_ref().map(ToString::to_string),
         key: view.me.key.to_string(),
@@ -45,7 +56,8 @@ fn status_of(view: &View) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         nodes: view.nodes.iter().map(node_of).collect(),
         services: view.services.iter().map(|service| count(view, service)).collect(),
-        problems: problems.collect(),
+        problems: newer.chain(problems).collect(),
+        network: counted.map(|(name, count)| (name.to_owned(), count)).collect(),
         cron_fires: CRON_FIRES,
     }
 }

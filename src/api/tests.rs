@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::client::{Client, ClientError};
-use super::doors::{BlobDoor, LogDoor, StopSender};
+use super::doors::{BlobDoor, LogDoor, NetworkDoor, StopSender};
 use super::wire::{self, LogEvent};
 use super::{ApiState, serve, socket};
 use crate::blobs::image::{Image, Platform};
@@ -31,6 +31,19 @@ use crate::node::handle::{Command, NodeHandle};
 use crate::node::logs::{LocalLine, LogItem, LogQuery, LogRecord, Stream};
 use crate::spec::ServiceSpec;
 use crate::time::Wall;
+
+/// A network with a past, in which the node with the second key speaks a newer version.
+struct Counted;
+
+impl NetworkDoor for Counted {
+    fn counted(&self) -> Vec<(&'static str, u64)> {
+        vec![("handshakes_failed", 3), ("impostors", 0)]
+    }
+
+    fn newer(&self) -> Vec<NodeKey> {
+        vec![NodeKey([b'2'; 32]), NodeKey([77; 32])]
+    }
+}
 
 /// What the engine's stand-in answers.
 pub(crate) type Answer = fn(&Request) -> Result<Response, Refusal>;
@@ -68,6 +81,7 @@ impl Api {
             node: NodeHandle::new(commands, shown),
             blobs: Arc::new(Store::default()),
             logs: Arc::new(Lines { queries: queries.clone() }),
+            network: Arc::new(Counted),
             stop,
         };
         let (shutdown, over) = oneshot::channel::<()>();
@@ -316,12 +330,16 @@ async fn the_keys_of_the_api_are_a_contract() {
     assert_eq!(keys(&get("/v1/version").await), ["version", "api"]);
     assert_eq!(
         keys(&get("/v1/status").await),
-        ["node", "key", "cluster", "boot", "version", "nodes", "services", "problems", "cron_fires"]
+        ["node", "key", "cluster", "boot", "version", "nodes", "services", "problems", "cron_fires", "network"]
     );
     assert_eq!(
         keys(&get("/v1/status").await["services"][0]),
         ["service", "mode", "stopped", "desired", "running", "ready"]
     );
+    let status = get("/v1/status").await;
+    assert_eq!(status["network"], serde_json::json!({"handshakes_failed": 3}), "what never happened is left out");
+    let newer = &status["problems"][0];
+    assert_eq!((&newer["subject"], &newer["hint"]), (&"n2".into(), &"upgrade narun on this node".into()));
     assert_eq!(
         keys(&get("/v1/nodes").await[0]),
         [

@@ -58,6 +58,9 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// Whether this version fires cron specs; where not, they are stored only.
     pub cron_fires: bool,
+    /// What the answering node's network has refused, dropped or lost since its start, by name; what never happened is left out.
+    #[serde(default)]
+    pub network: BTreeMap<String, u64>,
 }
 
 /// How a service stands.

@@ -12,7 +12,8 @@ use super::words;
 
 /// Show the cluster on one screen: members, services, and what is wrong
 ///
-/// JSON keys: node, key, cluster, boot, version, nodes, services, problems, cron_fires.
+/// JSON keys: node, key, cluster, boot, version, nodes, services, problems, cron_fires,
+/// network.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun status")]
 pub(crate) struct Status {}
@@ -78,6 +79,12 @@ fn text(status: &wire::Status) -> String {
             }
         }
     }
+    if !status.network.is_empty() {
+        out += "\nRefused, dropped or lost on this node's network since its start\n";
+        for (name, count) in &status.network {
+            out += &format!("  {name}: {count}\n");
+        }
+    }
     out
 }
 
@@ -127,6 +134,7 @@ mod tests {
                 hint: "start it again there with `narun start`".into(),
             }],
             cron_fires: false,
+            network: [("handshakes_failed".into(), 7)].into(),
         };
         assert_eq!(
             text(&status),
@@ -147,9 +155,12 @@ Cron specs: nightly (cron specs are stored, and not fired by this version of nar
 Problems
   node n2: is down since 2026-11-21T10:00:00Z
     start it again there with `narun start`
+
+Refused, dropped or lost on this node's network since its start
+  handshakes_failed: 7
 "
         );
-        let quiet = wire::Status { services: vec![], problems: vec![], ..status };
+        let quiet = wire::Status { services: vec![], problems: vec![], network: [].into(), ..status };
         assert!(text(&quiet).ends_with("No services\n\nNothing is wrong\n"));
     }
 }

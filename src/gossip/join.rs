@@ -20,7 +20,7 @@ use crate::node::engine::input::Admit;
 
 use super::transport::ADDRESSES_MAX;
 
-pub use door::{ATTEMPTS_PER_SECOND, serve};
+pub use door::{ATTEMPTS, ATTEMPTS_FROM_ONE, serve};
 pub use knock::{JoinError, ask_standing, knock};
 
 /// Longest request in bytes: all addresses at their longest, several times over.

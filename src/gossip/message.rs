@@ -200,6 +200,14 @@ impl Message {
     }
 }
 
+/// Whether bytes that do not decode are well-formed, and say something for which a later minor version has a name: a kind of message or
+/// of news that is unknown here. That is no fault of its sender, and is passed over.
+pub fn is_of_later_version<T: for<'b> minicbor::Decode<'b, ()>>(bytes: &[u8]) -> bool {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let whole = decoder.skip().is_ok() && decoder.position() == bytes.len();
+    whole && minicbor::decode::<T>(bytes).is_err_and(|error| error.is_unknown_variant())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -215,9 +223,29 @@ mod tests {
         assert_eq!(Message::decode(&bytes), Some(Message::Acknowledge(NewsId([7; 16]))));
     }
 
+    #[test]
+    fn a_kind_of_a_later_version_is_told_from_garbage() {
+        let kind = |kind: u32| {
+            let mut bytes = Vec::new();
+            let mut encoder = minicbor::Encoder::new(&mut bytes);
+            encoder.array(2).unwrap().u32(kind).unwrap().map(1).unwrap().u8(0).unwrap().str("later").unwrap();
+            bytes
+        };
+        let later = kind(1000);
+        assert_eq!(Message::decode(&later), None);
+        assert!(is_of_later_version::<Message>(&later) && is_of_later_version::<News>(&later));
+        assert!(!is_of_later_version::<Message>(&kind(4)), "a known kind with the wrong content");
+        assert!(!is_of_later_version::<Message>(&later[..later.len() - 1]), "cut");
+        assert!(!is_of_later_version::<Message>(&[&later[..], &[0]].concat()), "and more behind it");
+        assert!(!is_of_later_version::<Message>(b"garbage"));
+        assert!(!is_of_later_version::<Message>(&Message::Heard(Vec::new()).encode()));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = is_of_later_version::<Message>(&bytes);
+            let _ = is_of_later_version::<News>(&bytes);
             if let Some(message) = Message::decode(&bytes) {
                 prop_assert_eq!(Message::decode(&message.encode()), Some(message));
             }

@@ -10,17 +10,28 @@
 //! handshake hears of it before the other side has made up its mind.
 //!
 //! It never decides who is a member: [`Network::members`](crate::node::shells::Network::members) says so, and everybody else is cut at once.
+//!
+//! What it holds against whom: addresses may begin so many connections (`origin`), strangers stay for so long (`gate`), members
+//! send so much (`pace`), hold so many connections (`mesh`) and streams (`slots`); who breaks a limit is cut, counted (`counters`) and
+//! barred for a while (`conduct`). Of two processes with one key, the second is refused (`greeting`).
 
 mod address;
+mod conduct;
 mod counters;
 mod dial;
 mod frames;
 mod gate;
+mod greeting;
+mod handler;
 mod incoming;
 mod mesh;
+mod origin;
+mod pace;
+mod rate;
+mod slots;
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,15 +46,24 @@ use crate::node::engine::input::Input;
 use crate::node::identity::Identity;
 
 pub use address::{ADDRESSES_MAX, AddressFailure};
+pub use conduct::{BAR_MAX, BAR_MIN, FORGIVEN_AFTER};
 pub use counters::Counters;
 pub(in crate::gossip) use counters::DoorFault;
 pub use dial::{PAUSE_MAX, PAUSE_MIN};
 pub use frames::{FRAME_LEN_MAX, SILENCE_MAX};
 pub use gate::{HANDSHAKES_MAX, STRANGER_STAY_MAX, STRANGERS_MAX};
+pub use greeting::SIGN_OF_LIFE_MAX;
 pub use incoming::{INCOMING_MAX, Incoming};
+pub use mesh::CONNECTIONS_OF_ONE_MAX;
+pub use origin::{HANDSHAKES_FROM_ONE, HANDSHAKES_FROM_ONE_MAX, ORIGINS_MAX, STRANGERS_FROM_ONE_MAX};
+pub use pace::{BYTES, MESSAGES, PRESSING_MAX};
+pub use rate::Rate;
+pub(in crate::gossip) use rate::{Bucket, Buckets};
+pub use slots::STREAMS_PER_CONNECTION_MAX;
 pub use stream::{Stream, StreamReader, StreamWriter};
 
 use counters::{Tally, count};
+use greeting::Life;
 use incoming::Acceptors;
 use mesh::{Command, Mesh};
 
@@ -57,6 +77,9 @@ pub const OPEN_MAX: Duration = Duration::from_secs(10);
 /// How many requests may wait for the task that owns the swarm; it answers each within microseconds.
 const COMMANDS_MAX: usize = 64;
 
+/// The major version of all of narun's protocols; one that differs is another language.
+pub const PROTOCOL_MAJOR: u32 = 1;
+
 /// What a stream is for. On the wire: `/narun/<channel>/<major>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Protocol {
@@ -64,6 +87,8 @@ pub enum Protocol {
     Gossip,
     /// The door: the only one that strangers may open.
     Join,
+    /// Whether the process at the other end lives and holds its key: answered by the transport itself.
+    Life,
     /// Blobs by their hash.
     Blobs,
     /// Output of instances, from the node that keeps it.
@@ -78,6 +103,7 @@ impl Protocol {
         match self {
             Self::Gossip => "/narun/gossip/1",
             Self::Join => "/narun/join/1",
+            Self::Life => "/narun/life/1",
             Self::Blobs => "/narun/blobs/1",
             Self::Logs => "/narun/logs/1",
             Self::Api => "/narun/api/1",
@@ -143,14 +169,17 @@ pub enum OpenError {
     /// The node does not speak that protocol, or not that version of it.
     #[error("the node does not speak `{0}`")]
     Unsupported(&'static str),
+    /// The node speaks a later major version of narun's protocols, and not this one.
+    #[error("the node speaks `{0}`: upgrade narun on this node")]
+    Newer(&'static str),
     /// The connection broke, or the other side closed it.
     #[error("the connection was closed: {0}")]
     Closed(String),
     /// It took longer than [`OPEN_MAX`].
     #[error("no answer within {} s", OPEN_MAX.as_secs())]
     TimedOut,
-    /// As many streams as may are waiting for a connection to that node.
-    #[error("too many streams are waiting for that node")]
+    /// As many streams as may are open to that node, or wait for a connection to it.
+    #[error("too many streams to that node are open or waiting")]
     Crowded,
     /// The transport was stopped.
     #[error("this node is stopping")]
@@ -162,6 +191,24 @@ fn list(failures: &[AddressFailure]) -> String {
         [] => "no address of it is known".to_owned(),
         some => some.iter().map(AddressFailure::to_string).collect::<Vec<_>>().join("; "),
     }
+}
+
+/// What whoever runs the node should know of its connections.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Notices {
+    /// Members that speak a newer major version of the protocol than this node, and no other.
+    pub newer: BTreeSet<NodeKey>,
+    /// Another process with this node's key is connected to a member, and it lives: this one is a copy.
+    pub displaced: Option<Displaced>,
+}
+
+/// Who refused this process as a copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Displaced {
+    /// The member that refused it, having asked the other process.
+    pub by: NodeKey,
+    /// Where that member reaches the other process.
+    pub addresses: Vec<String>,
 }
 
 /// The door to the network; cheap to clone. The network goes down with [`Transport::stop`], or with the last clone.
@@ -177,6 +224,7 @@ struct Shared {
     members: watch::Sender<Vec<Peer>>,
     acceptors: Arc<Acceptors>,
     outboxes: Outboxes,
+    notices: watch::Receiver<Notices>,
     tally: Arc<Tally>,
 }
 
@@ -204,23 +252,28 @@ impl Transport {
         let outboxes = Outboxes::default();
         let (commands, commands_taken) = mpsc::channel(COMMANDS_MAX);
         let (members, members_seen) = watch::channel(Vec::new());
+        let (notices, notices_seen) = watch::channel(Notices::default());
+        let life = Life::draw().map_err(|error| TransportError::Setup(error.to_string()))?;
         let mut swarm = gate::swarm(identity, acceptors.clone(), tally.clone())?;
         let listen = match listen {
             Some(address) => gate::listen(&mut swarm, address).await?,
             None => SocketAddr::from(([0, 0, 0, 0], 0)),
         };
         let mesh = Mesh::new(mesh::Ends {
-            own: identity.key(),
+            identity: identity.clone(),
+            life,
             swarm,
             commands: commands_taken,
             members: members_seen,
             inputs,
             acceptors: acceptors.clone(),
             outboxes: outboxes.clone(),
+            notices,
             tally: tally.clone(),
         });
         tokio::spawn(mesh.run());
-        Ok(Self { shared: Arc::new(Shared { listen, commands, members, acceptors, outboxes, tally }) })
+        let notices = notices_seen;
+        Ok(Self { shared: Arc::new(Shared { listen, commands, members, acceptors, outboxes, notices, tally }) })
     }
 
     /// Where this node listens, with the actual port.
@@ -252,9 +305,10 @@ impl Transport {
     /// the protocol is not offered.
     ///
     /// # Panics
-    /// For [`Protocol::Gossip`], which the transport serves itself.
+    /// For [`Protocol::Gossip`] and [`Protocol::Life`], which the transport serves itself.
     pub fn accept(&self, protocol: Protocol) -> Incoming {
-        assert!(protocol != Protocol::Gossip, "gossip streams are the transport's own");
+        let own = matches!(protocol, Protocol::Gossip | Protocol::Life);
+        assert!(!own, "streams of {protocol:?} are the transport's own");
         self.shared.acceptors.register(protocol)
     }
 
@@ -272,6 +326,25 @@ impl Transport {
     /// What was refused, dropped or lost so far.
     pub fn counters(&self) -> Counters {
         self.shared.tally.read()
+    }
+
+    /// What is known of its connections now.
+    pub fn notices(&self) -> Notices {
+        self.shared.notices.borrow().clone()
+    }
+
+    /// Waits until this process is refused as a copy; for ever, if it never is.
+    pub async fn displaced(&self) -> Displaced {
+        let mut notices = self.shared.notices.clone();
+        loop {
+            if let Some(displaced) = &notices.borrow_and_update().displaced {
+                return displaced.clone();
+            }
+            if notices.changed().await.is_err() {
+                // Stopped: nobody refuses it any more.
+                return std::future::pending().await;
+            }
+        }
     }
 
     pub(in crate::gossip) fn count_at_door(&self, fault: DoorFault) {

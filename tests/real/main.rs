@@ -2,8 +2,10 @@
 
 mod blobs;
 mod cluster;
+mod copies;
 mod deploy;
 mod host;
+mod hostile;
 mod instances;
 mod keeper;
 mod membership;

@@ -2,25 +2,27 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::gossip::transport::{DoorFault, Stream, Transport};
+use crate::gossip::transport::{Bucket, Buckets, DoorFault, ORIGINS_MAX, Rate, STRANGERS_MAX, Stream, Transport};
 use crate::ids::{ClusterId, NodeKey};
 use crate::node::engine::effect::{Refusal, RefusalCode};
 use crate::node::engine::input::Admit;
 
 use super::{ANSWER_LEN_MAX, Answer, Asked, JOIN_MAX, REQUEST_LEN_MAX, Request};
 
-/// How many requests are read in a second, over all strangers. A secret of 256 bits is safe from guessing at any rate; this
-/// keeps the engine and its disk free for others.
-pub const ATTEMPTS_PER_SECOND: u32 = 10;
+/// How many requests are read, over all strangers. A secret of 256 bits is safe from guessing at any rate; this keeps the engine
+/// and its disk free for others. A burst is a rack of hosts that are installed together.
+pub const ATTEMPTS: Rate = Rate { per_second: 20, burst: 40 };
 
-/// How many may be under way at once: what the rate lets in during the longest join.
-const UNDER_WAY_MAX: usize = 100;
+/// How many of those may come from one address: half, so that nobody can keep the door busy alone.
+pub const ATTEMPTS_FROM_ONE: Rate = Rate { per_second: 10, burst: 20 };
+
+/// How many may be under way at once: all strangers that may be there, and members that ask again.
+const UNDER_WAY_MAX: usize = 2 * STRANGERS_MAX;
 
 /// Answers at the door until the transport stops. `decide` has made it durable when it says welcome.
 pub async fn serve<A, F>(transport: &Transport, cluster: ClusterId, decide: A)
@@ -30,16 +32,24 @@ where
 {
     let decide = Arc::new(decide);
     let mut door = transport.door();
-    let mut rate = Rate::new(Instant::now());
+    let mut attempts = Bucket::new(ATTEMPTS, Instant::now());
+    let mut attempts_from = Buckets::new(ATTEMPTS_FROM_ONE, ORIGINS_MAX);
     let mut under_way = JoinSet::new();
     while let Some((from, stream)) = door.next().await {
         while under_way.try_join_next().is_some() {}
-        let crowded = under_way.len() >= UNDER_WAY_MAX || !rate.takes(Instant::now());
+        let now = Instant::now();
+        let refused = if stream.origin().is_some_and(|origin| !attempts_from.takes(origin, now)) {
+            Some(DoorFault::Pestered)
+        } else if under_way.len() >= UNDER_WAY_MAX || !attempts.takes(now) {
+            Some(DoorFault::Hurried)
+        } else {
+            None
+        };
         let (transport, decide) = (transport.clone(), decide.clone());
         under_way.spawn(async move {
             let attended = async {
-                if crowded {
-                    transport.count_at_door(DoorFault::Hurried);
+                if let Some(fault) = refused {
+                    transport.count_at_door(fault);
                     return answer(stream, Err(busy())).await;
                 }
                 attend(&transport, from, stream, cluster, decide.as_ref()).await;
@@ -120,45 +130,4 @@ async fn answer(mut stream: Stream, decision: Result<Answer, Refusal>) {
 fn busy() -> Refusal {
     Refusal::new(RefusalCode::Unavailable, "too many nodes are joining at this moment")
         .hint("try again in a few seconds")
-}
-
-/// A bucket of one second's attempts, refilled evenly.
-struct Rate {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Rate {
-    fn new(now: Instant) -> Self {
-        Self { tokens: f64::from(ATTEMPTS_PER_SECOND), at: now }
-    }
-
-    fn takes(&mut self, now: Instant) -> bool {
-        let refill = now.saturating_duration_since(self.at).min(Duration::from_secs(1)).as_secs_f64();
-        self.at = now;
-        self.tokens = (self.tokens + refill * f64::from(ATTEMPTS_PER_SECOND)).min(f64::from(ATTEMPTS_PER_SECOND));
-        let taken = self.tokens >= 1.0;
-        if taken {
-            self.tokens -= 1.0;
-        }
-        taken
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_second_s_attempts_pass_at_once_and_then_one_at_a_time() {
-        let mut now = Instant::now();
-        let mut rate = Rate::new(now);
-        assert_eq!((0..100).filter(|_| rate.takes(now)).count(), ATTEMPTS_PER_SECOND as usize);
-        for _ in 0..3 {
-            now += Duration::from_millis(101);
-            assert!(rate.takes(now) && !rate.takes(now));
-        }
-        now += Duration::from_secs(3600);
-        assert_eq!((0..100).filter(|_| rate.takes(now)).count(), ATTEMPTS_PER_SECOND as usize);
-    }
 }

@@ -193,7 +193,7 @@ fn explain(error: OpenError) -> JoinError {
             Some(impostor) => JoinError::WrongNode { address: impostor.address.clone(), failures },
             None => JoinError::Unreachable(failures),
         },
-        OpenError::Unsupported(_) => JoinError::NoDoor,
+        OpenError::Unsupported(_) | OpenError::Newer(_) => JoinError::NoDoor,
         OpenError::TimedOut => JoinError::TimedOut,
         // The bytes of the maker's key are no key at all: nobody can be reached under it.
         OpenError::NotMember(_) => JoinError::Unreachable(Vec::new()),

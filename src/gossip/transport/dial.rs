@@ -139,6 +139,11 @@ impl Dial {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 
+    /// The next attempt is due at `at`, whatever was under way.
+    pub(super) fn wait_until(&mut self, at: Instant) {
+        self.state = State::Waiting(at);
+    }
+
     /// A connection stands: nothing more to dial. The pauses stay long until the member has greeted us.
     pub(super) fn reached(&mut self) {
         self.state = State::Idle;

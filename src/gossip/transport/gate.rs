@@ -1,12 +1,10 @@
 //! Who is let in, and which streams pass: narun's own behaviour in libp2p's swarm. Shell.
 //!
 //! libp2p asks it about every connection once the other side's key is proven. A member is let in. A stranger is let as far as
-//! the door: few at once, not for long, one stream. Streams go out and come in here as well; `libp2p-stream` would do that,
-//! but it drops streams that arrive close together, and cannot tell connections of one peer apart.
+//! the door: few at once, not for long, one stream. Streams go out and come in through its handlers; `libp2p-stream` would do
+//! that, but it drops streams that arrive close together, and cannot tell connections of one peer apart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,26 +13,25 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::{PortUse, TransportError as ListenError};
-use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
-use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
-use libp2p::swarm::{
-    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-    NotifyHandler, StreamUpgradeError, SubstreamProtocol, SwarmEvent, ToSwarm,
-};
+use libp2p::swarm::{ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, SwarmEvent, ToSwarm};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::ids::NodeKey;
 use crate::node::identity::Identity;
 
 use super::address::{multiaddr, node_key, tcp_port};
+use super::conduct::Conduct;
 use super::counters::{Tally, count};
+use super::handler::{Arrived, Handler, OpenRequest};
 use super::incoming::Acceptors;
-use super::{OpenError, Protocol, Stream, TransportError};
+use super::origin::{Excess, Origin, Origins};
+use super::slots::STREAMS_PER_CONNECTION_MAX;
+use super::{Protocol, Stream, TransportError};
 
-/// How many strangers may be connected at once. Joining takes well under a second; this many let a whole rack join together.
-pub const STRANGERS_MAX: usize = 16;
+/// How many strangers may be connected at once. Joining takes well under a second; half as many, which one address may have, let a
+/// whole rack join together.
+pub const STRANGERS_MAX: usize = 32;
 
 /// How long a stranger may stay: the time of one join, disk included.
 pub const STRANGER_STAY_MAX: Duration = Duration::from_secs(10);
@@ -49,13 +46,6 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Connections are closed by the mesh, never for being idle; libp2p wants a number.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
-/// A stream to be opened, with the way back.
-#[derive(Debug)]
-pub(super) struct OpenRequest {
-    pub(super) protocol: Protocol,
-    pub(super) reply: oneshot::Sender<Result<Stream, OpenError>>,
-}
-
 /// A stream that was let in.
 #[derive(Debug)]
 pub(super) struct Arrival {
@@ -66,8 +56,15 @@ pub(super) struct Arrival {
 }
 
 #[derive(Debug)]
+struct Handshake {
+    origin: Option<Origin>,
+    begun: Instant,
+}
+
+#[derive(Debug)]
 struct Stranger {
     peer: PeerId,
+    origin: Option<Origin>,
     until: Instant,
     entered: bool,
 }
@@ -76,8 +73,12 @@ struct Stranger {
 enum Refused {
     #[error("too many handshakes are under way")]
     Handshakes,
+    #[error("its address began too many handshakes")]
+    Hurried,
     #[error("too many strangers are at the door")]
     Strangers,
+    #[error("the member broke a limit not long ago")]
+    Barred,
     #[error("the node is no member")]
     NotMember,
 }
@@ -86,7 +87,11 @@ enum Refused {
 pub(super) struct Gate {
     members: BTreeSet<PeerId>,
     strangers: BTreeMap<ConnectionId, Stranger>,
-    handshakes: BTreeSet<ConnectionId>,
+    handshakes: BTreeMap<ConnectionId, Handshake>,
+    /// Where the other end of each connection is.
+    came_from: BTreeMap<ConnectionId, Origin>,
+    origins: Origins,
+    conduct: Conduct,
     outgoing: VecDeque<ToSwarm<Arrival, OpenRequest>>,
     acceptors: Arc<Acceptors>,
     tally: Arc<Tally>,
@@ -102,18 +107,30 @@ pub(super) fn swarm(
     let gate = Gate {
         members: BTreeSet::new(),
         strangers: BTreeMap::new(),
-        handshakes: BTreeSet::new(),
+        handshakes: BTreeMap::new(),
+        came_from: BTreeMap::new(),
+        origins: Origins::new(),
+        conduct: Conduct::default(),
         outgoing: VecDeque::new(),
         acceptors,
         tally,
     };
     let builder = SwarmBuilder::with_existing_identity(identity.keypair().clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, || {
+            let mut streams = yamux::Config::default();
+            streams.set_max_num_streams(STREAMS_PER_CONNECTION_MAX);
+            streams
+        })
         .map_err(|error| setup(&error))?;
     let Ok(builder) = builder.with_behaviour(|_| gate);
     Ok(builder
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_MAX))
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(IDLE_MAX)
+                // A stream that waits to be negotiated takes up its whole window; one that is being negotiated is read.
+                .with_max_negotiating_inbound_streams(STREAMS_PER_CONNECTION_MAX)
+        })
         .with_connection_timeout(HANDSHAKE_MAX)
         .build())
 }
@@ -149,7 +166,14 @@ impl Gate {
         self.members = members;
         let members = &self.members;
         let promoted = self.strangers.extract_if(.., |_, stranger| members.contains(&stranger.peer));
-        promoted.map(|(connection, stranger)| (connection, stranger.peer)).collect()
+        let promoted: Vec<_> = promoted.collect();
+        promoted.iter().filter_map(|(_, stranger)| stranger.origin).for_each(|origin| self.origins.leave(origin));
+        promoted.into_iter().map(|(connection, stranger)| (connection, stranger.peer)).collect()
+    }
+
+    /// A member broke a limit: until when its connections are refused now. Closing those that stand is the caller's part.
+    pub(super) fn strike(&mut self, key: NodeKey, now: Instant) -> Instant {
+        self.conduct.strike(key, now)
     }
 
     /// Opens a stream on one connection; where that breaks first, the request is dropped, which its sender notices.
@@ -166,8 +190,38 @@ impl Gate {
     /// Strangers whose time is over: to be closed by the caller.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<ConnectionId> {
         let overdue: Vec<_> = self.strangers.extract_if(.., |_, stranger| stranger.until <= now).collect();
-        overdue.iter().for_each(|_| count(&self.tally.strangers_overdue));
+        for (_, stranger) in &overdue {
+            count(&self.tally.strangers_overdue);
+            stranger.origin.into_iter().for_each(|origin| self.origins.leave(origin));
+        }
         overdue.into_iter().map(|(connection, _)| connection).collect()
+    }
+
+    /// Its handshake is over; when it began, if it was under way.
+    fn end_handshake(&mut self, connection: ConnectionId) -> Option<Instant> {
+        let handshake = self.handshakes.remove(&connection)?;
+        handshake.origin.into_iter().for_each(|origin| self.origins.end(origin));
+        Some(handshake.begun)
+    }
+
+    fn let_stranger_in(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        origin: Option<Origin>,
+        now: Instant,
+    ) -> Result<(), ConnectionDenied> {
+        if self.strangers.len() >= STRANGERS_MAX {
+            count(&self.tally.strangers_refused);
+            return Err(ConnectionDenied::new(Refused::Strangers));
+        }
+        if origin.is_some_and(|origin| !self.origins.enter(origin)) {
+            count(&self.tally.strangers_crowded);
+            return Err(ConnectionDenied::new(Refused::Strangers));
+        }
+        let until = now + STRANGER_STAY_MAX;
+        self.strangers.insert(connection, Stranger { peer, origin, until, entered: false });
+        Ok(())
     }
 
     /// Whether this stream may pass.
@@ -196,13 +250,22 @@ impl NetworkBehaviour for Gate {
         &mut self,
         connection: ConnectionId,
         _local: &Multiaddr,
-        _remote: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         if self.handshakes.len() >= HANDSHAKES_MAX {
             count(&self.tally.handshakes_refused);
             return Err(ConnectionDenied::new(Refused::Handshakes));
         }
-        self.handshakes.insert(connection);
+        let (begun, origin) = (Instant::now(), Origin::of(remote));
+        if let Err(excess) = origin.map_or(Ok(()), |origin| self.origins.begin(origin, begun)) {
+            let (counter, refused) = match excess {
+                Excess::Hurried => (&self.tally.handshakes_hurried, Refused::Hurried),
+                Excess::Crowded => (&self.tally.handshakes_crowded, Refused::Handshakes),
+            };
+            count(counter);
+            return Err(ConnectionDenied::new(refused));
+        }
+        self.handshakes.insert(connection, Handshake { origin, begun });
         Ok(())
     }
 
@@ -211,25 +274,27 @@ impl NetworkBehaviour for Gate {
         connection: ConnectionId,
         peer: PeerId,
         _local: &Multiaddr,
-        _remote: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        self.handshakes.remove(&connection);
+        self.end_handshake(connection);
+        let (now, origin) = (Instant::now(), Origin::of(remote));
         if !self.members.contains(&peer) {
-            if self.strangers.len() >= STRANGERS_MAX {
-                count(&self.tally.strangers_refused);
-                return Err(ConnectionDenied::new(Refused::Strangers));
-            }
-            let until = Instant::now() + STRANGER_STAY_MAX;
-            self.strangers.insert(connection, Stranger { peer, until, entered: false });
+            self.let_stranger_in(connection, peer, origin, now)?;
+        } else if node_key(&peer).is_some_and(|key| self.conduct.is_barred(&key, now)) {
+            count(&self.tally.members_barred);
+            return Err(ConnectionDenied::new(Refused::Barred));
+        }
+        if let Some(origin) = origin {
+            self.came_from.insert(connection, origin);
         }
         Ok(Handler::new(self.acceptors.clone()))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _connection: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
-        _address: &Multiaddr,
+        address: &Multiaddr,
         _role: Endpoint,
         _port: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
@@ -237,16 +302,25 @@ impl NetworkBehaviour for Gate {
         if !self.members.contains(&peer) {
             return Err(ConnectionDenied::new(Refused::NotMember));
         }
+        if let Some(origin) = Origin::of(address) {
+            self.came_from.insert(connection, origin);
+        }
         Ok(Handler::new(self.acceptors.clone()))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
             FromSwarm::ConnectionClosed(closed) => {
-                self.strangers.remove(&closed.connection_id);
+                self.came_from.remove(&closed.connection_id);
+                if let Some(stranger) = self.strangers.remove(&closed.connection_id) {
+                    stranger.origin.into_iter().for_each(|origin| self.origins.leave(origin));
+                }
             }
-            FromSwarm::ListenFailure(failure) if self.handshakes.remove(&failure.connection_id) => {
-                count(&self.tally.handshakes_failed);
+            FromSwarm::ListenFailure(failure) => {
+                if let Some(begun) = self.end_handshake(failure.connection_id) {
+                    let slow = begun.elapsed() >= HANDSHAKE_MAX;
+                    count(if slow { &self.tally.handshakes_slow } else { &self.tally.handshakes_failed });
+                }
             }
             _ => {}
         }
@@ -260,7 +334,7 @@ impl NetworkBehaviour for Gate {
             return self.outgoing.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
         }
         if let Some(from) = node_key(&peer) {
-            let stream = Stream::new(stream);
+            let stream = Stream::from(stream, self.came_from.get(&connection).copied());
             self.outgoing.push_back(ToSwarm::GenerateEvent(Arrival { from, connection, protocol, stream }));
         }
     }
@@ -268,112 +342,5 @@ impl NetworkBehaviour for Gate {
     fn poll(&mut self, _cx: &mut Context<'_>) -> Poll<ToSwarm<Arrival, OpenRequest>> {
         // Filled only by calls that the swarm's owner makes, after which it polls the swarm again.
         self.outgoing.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-/// One connection's end of the gate; it runs in libp2p's task for that connection.
-pub(super) struct Handler {
-    acceptors: Arc<Acceptors>,
-    to_open: VecDeque<OpenRequest>,
-    arrived: VecDeque<Arrived>,
-}
-
-/// A stream that the other side opened.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    protocol: Protocol,
-    stream: libp2p::Stream,
-}
-
-impl Handler {
-    fn new(acceptors: Arc<Acceptors>) -> Self {
-        Self { acceptors, to_open: VecDeque::new(), arrived: VecDeque::new() }
-    }
-}
-
-impl ConnectionHandler for Handler {
-    type FromBehaviour = OpenRequest;
-    type ToBehaviour = Arrived;
-    type InboundProtocol = Offer;
-    type OutboundProtocol = Offer;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = OpenRequest;
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Offer> {
-        SubstreamProtocol::new(Offer(self.acceptors.offered()), ())
-    }
-
-    fn connection_keep_alive(&self) -> bool {
-        true
-    }
-
-    fn poll(&mut self, _cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Offer, OpenRequest, Arrived>> {
-        if let Some(arrived) = self.arrived.pop_front() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(arrived));
-        }
-        if let Some(request) = self.to_open.pop_front() {
-            let protocol = SubstreamProtocol::new(Offer(vec![request.protocol]), request);
-            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
-        }
-        // Both queues are filled only by the two calls below, after which libp2p polls again.
-        Poll::Pending
-    }
-
-    fn on_behaviour_event(&mut self, request: OpenRequest) {
-        self.to_open.push_back(request);
-    }
-
-    fn on_connection_event(&mut self, event: ConnectionEvent<Offer, Offer, (), OpenRequest>) {
-        match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: (protocol, stream), ..
-            }) => self.arrived.push_back(Arrived { protocol, stream }),
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (_, stream), info }) => {
-                // The asker may have given up; then the stream closes here.
-                let _ = info.reply.send(Ok(Stream::new(stream)));
-            }
-            ConnectionEvent::DialUpgradeError(failed) => {
-                let error = match failed.error {
-                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported(failed.info.protocol.name()),
-                    StreamUpgradeError::Timeout => OpenError::TimedOut,
-                    StreamUpgradeError::Io(cause) => OpenError::Closed(cause.to_string()),
-                };
-                let _ = failed.info.reply.send(Err(error));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The protocols that one stream may turn out to be.
-#[derive(Debug)]
-pub(super) struct Offer(Vec<Protocol>);
-
-impl UpgradeInfo for Offer {
-    type Info = Protocol;
-    type InfoIter = std::vec::IntoIter<Protocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.0.clone().into_iter()
-    }
-}
-
-impl InboundUpgrade<libp2p::Stream> for Offer {
-    type Output = (Protocol, libp2p::Stream);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_inbound(self, stream: libp2p::Stream, protocol: Protocol) -> Self::Future {
-        ready(Ok((protocol, stream)))
-    }
-}
-
-impl OutboundUpgrade<libp2p::Stream> for Offer {
-    type Output = (Protocol, libp2p::Stream);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_outbound(self, stream: libp2p::Stream, protocol: Protocol) -> Self::Future {
-        ready(Ok((protocol, stream)))
     }
 }

@@ -40,9 +40,9 @@ impl Acceptors {
         Incoming { streams }
     }
 
-    /// What this node offers: its protocols that somebody serves, and gossip.
+    /// What this node offers: its protocols that somebody serves, and those that the transport serves itself.
     pub(super) fn offered(&self) -> Vec<Protocol> {
-        let mut offered = vec![Protocol::Gossip];
+        let mut offered = vec![Protocol::Gossip, Protocol::Life];
         offered.extend(self.lock().iter().filter(|(_, taker)| !taker.is_closed()).map(|(protocol, _)| *protocol));
         offered
     }

@@ -3,10 +3,12 @@
 //! In: commands, the newest members, libp2p's events, ends of its own small tasks. Out: the node's inputs, streams to those who
 //! accept them. Its small tasks (a look-up, a greeting, a link's reader or writer) stand in one `JoinSet` and end with it.
 //!
-//! A *link* is the gossip stream that this node opened to a member, once the member has greeted it. Whatever is wrong
+//! Members and dialling stand here, connections and links in [`links`]. A *link* is the gossip stream that this node opened to a member, once the member has greeted it. Whatever is wrong
 //! with a link, its connection is closed, and all begins anew: there is one way to recover, and it is used daily.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod links;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -23,18 +25,26 @@ use tokio::time::{Instant, sleep_until};
 use crate::ids::NodeKey;
 use crate::node::engine::effect::Peer;
 use crate::node::engine::input::{Input, NetworkEvent};
+use crate::node::identity::Identity;
 
 use super::address::{multiaddr, node_key, peer_id, resolve, root_cause};
 use super::counters::{Tally, count};
 use super::dial::{Dial, HEAD_START};
-use super::frames::{self, ReadEnd};
-use super::gate::{Arrival, Gate, OpenRequest};
+use super::frames::{ReadEnd, Unread, Unwelcome};
+use super::gate::{Arrival, Gate};
+use super::greeting::{Life, SignOfLife};
+use super::handler::OpenRequest;
 use super::incoming::Acceptors;
-use super::{AddressFailure, OUTBOX_MAX, OpenError, Outboxes, Protocol, Stream};
+use super::slots::Slots;
+use super::{AddressFailure, Notices, OpenError, Outboxes, Protocol, Stream};
 
 /// How many streams may wait for a connection to one member. They wait for one dial at most; more of them means that somebody
 /// opens streams in a loop.
 const WAITING_MAX: usize = 64;
+
+/// How many connections one member may hold: two where both dialled at the same moment, and as many that hang in a network which was
+/// cut and healed.
+pub const CONNECTIONS_OF_ONE_MAX: usize = 4;
 
 /// Longest sleep without anything due.
 const REST: Duration = Duration::from_secs(60);
@@ -48,7 +58,9 @@ pub(super) enum Command {
 
 /// What the task is made of.
 pub(super) struct Ends {
-    pub(super) own: NodeKey,
+    pub(super) identity: Identity,
+    /// This process.
+    pub(super) life: Life,
     pub(super) swarm: Swarm<Gate>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) members: watch::Receiver<Vec<Peer>>,
@@ -56,6 +68,7 @@ pub(super) struct Ends {
     pub(super) inputs: Option<mpsc::Sender<Input>>,
     pub(super) acceptors: Arc<Acceptors>,
     pub(super) outboxes: Outboxes,
+    pub(super) notices: watch::Sender<Notices>,
     pub(super) tally: Arc<Tally>,
 }
 
@@ -74,8 +87,13 @@ struct Member {
     peer: PeerId,
     addresses: Vec<String>,
     dial: Dial,
-    connections: BTreeSet<ConnectionId>,
+    /// Each with the process that speaks on it, once it has said which.
+    connections: BTreeMap<ConnectionId, Option<Life>>,
     link: Link,
+    trial: Option<links::Trial>,
+    /// How many streams it may open here, and this node there.
+    slots_in: Slots,
+    slots_out: Slots,
     /// Whether the engine was last told that it is connected.
     connected: bool,
     waiting: Vec<OpenRequest>,
@@ -91,7 +109,11 @@ enum Link {
 /// How one of the small tasks ended.
 enum Done {
     Resolved { key: NodeKey, found: Vec<(String, SocketAddr)>, failures: Vec<AddressFailure> },
-    Greeted { key: NodeKey, connection: ConnectionId, greeted: Result<Stream, String> },
+    Greeted { key: NodeKey, connection: ConnectionId, greeted: Result<(Stream, Life), Unwelcome>, newer: bool },
+    Heard { key: NodeKey, connection: ConnectionId, stream: Stream, hello: Result<Life, Unread> },
+    Tried { key: NodeKey, connection: ConnectionId, sign: Option<SignOfLife> },
+    TurnedAway { key: NodeKey, connection: ConnectionId },
+    Served,
     Written { key: NodeKey, connection: ConnectionId, cause: String },
     Read { key: NodeKey, connection: ConnectionId, end: ReadEnd },
 }
@@ -187,7 +209,7 @@ impl Mesh {
         let now = Instant::now();
         let wanted: BTreeMap<NodeKey, (PeerId, Vec<String>)> = members
             .into_iter()
-            .filter(|peer| peer.key != self.ends.own)
+            .filter(|peer| peer.key != self.ends.identity.key())
             .filter_map(|peer| Some((peer.key, (peer_id(&peer.key)?, peer.addresses))))
             .collect();
 
@@ -207,7 +229,7 @@ impl Mesh {
                 }
                 Some(_) => {}
                 None => {
-                    let first = if self.ends.own < key { now } else { now + HEAD_START };
+                    let first = if self.ends.identity.key() < key { now } else { now + HEAD_START };
                     self.members.insert(key, Member::new(peer, addresses, Dial::new(first)));
                 }
             }
@@ -221,6 +243,7 @@ impl Mesh {
     fn remove(&mut self, key: NodeKey) {
         let Some(member) = self.members.remove(&key) else { return };
         self.outboxes().remove(&key);
+        self.ends.notices.send_if_modified(|notices| notices.newer.remove(&key));
         if let Some((_, reader)) = self.readers.remove(&key) {
             reader.abort();
         }
@@ -241,7 +264,11 @@ impl Mesh {
             let _ = reply.send(Err(OpenError::NotMember(to)));
             return;
         };
-        let request = OpenRequest { protocol, reply };
+        let Some(slot) = member.slots_out.take(protocol) else {
+            let _ = reply.send(Err(OpenError::Crowded));
+            return;
+        };
+        let request = OpenRequest { protocol, slot: Some(slot), reply };
         match member.best_connection() {
             Some(connection) => self.ends.swarm.behaviour_mut().open(member.peer, connection, request),
             None if member.waiting.len() >= WAITING_MAX => {
@@ -303,197 +330,27 @@ impl Mesh {
     }
 }
 
-/// Connections and links.
-impl Mesh {
-    fn on_swarm(&mut self, event: SwarmEvent<Arrival>) {
-        match event {
-            SwarmEvent::Behaviour(arrival) => self.on_arrival(arrival),
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
-                self.on_established(peer_id, connection_id);
-            }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
-                let cause = cause.map_or_else(|| "closed".to_owned(), |cause| root_cause(&cause));
-                self.on_closed(peer_id, connection_id, &cause);
-            }
-            SwarmEvent::OutgoingConnectionError { connection_id, peer_id: Some(peer), error } => {
-                self.on_dial_failed(connection_id, peer, &error);
-            }
-            SwarmEvent::ListenerClosed { reason, .. } => {
-                tracing::error!(?reason, "the listening socket was closed: members can no longer dial this node");
-            }
-            // Failed handshakes are counted at the gate; the rest is news of our own doing.
-            _ => {}
-        }
-    }
-
-    /// Also called for a stranger's connection when the stranger has become a member.
-    fn on_established(&mut self, peer: PeerId, connection: ConnectionId) {
-        let gossips = self.ends.inputs.is_some();
-        let Some((key, member)) = self.member_of(peer) else { return };
-        member.connections.insert(connection);
-        member.dial.reached();
-        let waiting = std::mem::take(&mut member.waiting);
-        let link = gossips && member.link == Link::None;
-        for request in waiting {
-            self.ends.swarm.behaviour_mut().open(peer, connection, request);
-        }
-        if link {
-            self.greet(key, peer, connection);
-        }
-    }
-
-    fn greet(&mut self, key: NodeKey, peer: PeerId, connection: ConnectionId) {
-        let (reply, opened) = oneshot::channel();
-        self.ends.swarm.behaviour_mut().open(peer, connection, OpenRequest { protocol: Protocol::Gossip, reply });
-        if let Some(member) = self.members.get_mut(&key) {
-            member.link = Link::Greeting(connection);
-        }
-        self.tasks.spawn(async move {
-            let greeted = match opened.await {
-                Ok(Ok(mut stream)) => match frames::await_greeting(&mut stream).await {
-                    Ok(()) => Ok(stream),
-                    Err(error) => Err(error.to_string()),
-                },
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("the connection was closed".to_owned()),
-            };
-            Done::Greeted { key, connection, greeted }
-        });
-    }
-
-    fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, cause: &str) {
-        let own = self.ends.own;
-        let now = Instant::now();
-        let Some((key, member)) = self.member_of(peer) else { return };
-        if !member.connections.remove(&connection) {
-            return;
-        }
-        let linked = matches!(member.link, Link::Greeting(on) | Link::Up(on) if on == connection);
-        if linked {
-            member.link = Link::None;
-        }
-        let other = member.connections.last().copied();
-        if other.is_none() {
-            if std::mem::take(&mut member.connected) {
-                tracing::info!(peer = %key.short(), cause, "disconnected");
-                self.news.push_back(NetworkEvent::Broken(key));
-            }
-            // The other side notices at the same moment: one of the two goes first, as at the beginning.
-            let at = if own < key { now } else { now + HEAD_START };
-            if let Some(member) = self.members.get_mut(&key) {
-                member.dial.pause(at, chance());
-            }
-        }
-        if linked {
-            self.outboxes().remove(&key);
-            if let Some(other) = other {
-                self.greet(key, peer, other);
-            }
-        }
-    }
-
-    /// Closes a connection, and takes it for closed at once: on a dead link the closing itself may hang for minutes.
-    fn close(&mut self, key: NodeKey, connection: ConnectionId, cause: &str) {
-        self.ends.swarm.close_connection(connection);
-        if let Some(peer) = self.members.get(&key).map(|member| member.peer) {
-            self.on_closed(peer, connection, cause);
-        }
-    }
-
-    fn on_arrival(&mut self, arrival: Arrival) {
-        let Arrival { from, connection, protocol, stream } = arrival;
-        let inputs = self.ends.inputs.clone().filter(|_| protocol == Protocol::Gossip);
-        let Some(inputs) = inputs else {
-            if !self.ends.acceptors.hand_over(protocol, from, stream) {
-                count(&self.ends.tally.streams_dropped);
-            }
-            return;
-        };
-        let reader = self.tasks.spawn(async move {
-            let (reader, writer) = stream.split();
-            let end = frames::read(from, reader, writer, inputs).await;
-            Done::Read { key: from, connection, end }
-        });
-        // The member opens a second link only when it has given up the first.
-        if let Some((_, replaced)) = self.readers.insert(from, (connection, reader)) {
-            replaced.abort();
-        }
-    }
-
-    fn on_done(&mut self, done: Done) {
-        match done {
-            Done::Resolved { key, found, failures } => {
-                if let Some(member) = self.members.get_mut(&key) {
-                    member.dial.resolved(Instant::now(), found, failures);
-                }
-            }
-            Done::Greeted { key, connection, greeted } => self.on_greeted(key, connection, greeted),
-            Done::Written { key, connection, cause } => {
-                if self.members.get(&key).is_some_and(|member| member.link == Link::Up(connection)) {
-                    self.close(key, connection, &cause);
-                }
-            }
-            Done::Read { key, connection, end } => {
-                if self.readers.get(&key).is_some_and(|(on, _)| *on == connection) {
-                    self.readers.remove(&key);
-                }
-                match end {
-                    // Where the connection broke with it, libp2p says so.
-                    ReadEnd::Closed => {}
-                    ReadEnd::Silent => {
-                        count(&self.ends.tally.members_silent);
-                        self.close(key, connection, "silent for too long");
-                    }
-                    ReadEnd::Oversized(length) => {
-                        tracing::warn!(peer = %key.short(), length, "frame too long: closing the connection");
-                        count(&self.ends.tally.frames_oversized);
-                        self.close(key, connection, "frame too long");
-                    }
-                }
-            }
-        }
-    }
-
-    fn on_greeted(&mut self, key: NodeKey, connection: ConnectionId, greeted: Result<Stream, String>) {
-        let Some(member) = self.members.get_mut(&key).filter(|member| member.link == Link::Greeting(connection)) else {
-            return;
-        };
-        let stream = match greeted {
-            Ok(stream) => stream,
-            Err(cause) => {
-                // Mostly a member that has not heard of our admission yet.
-                tracing::debug!(peer = %key.short(), cause, "not greeted");
-                return self.close(key, connection, "not greeted");
-            }
-        };
-        member.link = Link::Up(connection);
-        member.dial.greeted();
-        if !std::mem::replace(&mut member.connected, true) {
-            tracing::info!(peer = %key.short(), "connected");
-            self.news.push_back(NetworkEvent::Connected(key));
-        }
-        let (sender, outbox) = mpsc::channel(OUTBOX_MAX);
-        self.outboxes().insert(key, sender);
-        self.tasks.spawn(async move {
-            let (reader, writer) = stream.split();
-            let written = frames::write(reader, writer, outbox).await;
-            let cause = written.err().map_or_else(|| "ended here".to_owned(), |error| error.to_string());
-            Done::Written { key, connection, cause }
-        });
-    }
-}
-
 impl Member {
     fn new(peer: PeerId, addresses: Vec<String>, dial: Dial) -> Self {
-        let (connections, waiting) = (BTreeSet::new(), Vec::new());
-        Self { peer, addresses, dial, connections, link: Link::None, connected: false, waiting }
+        Self {
+            peer,
+            addresses,
+            dial,
+            connections: BTreeMap::new(),
+            link: Link::None,
+            trial: None,
+            slots_in: Slots::default(),
+            slots_out: Slots::default(),
+            connected: false,
+            waiting: Vec::new(),
+        }
     }
 
     /// The one that is known to work, else the newest.
     fn best_connection(&self) -> Option<ConnectionId> {
         match self.link {
-            Link::Up(connection) if self.connections.contains(&connection) => Some(connection),
-            _ => self.connections.last().copied(),
+            Link::Up(connection) if self.connections.contains_key(&connection) => Some(connection),
+            _ => self.connections.keys().last().copied(),
         }
     }
 

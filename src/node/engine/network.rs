@@ -10,7 +10,7 @@ use super::out::Out;
 use crate::crdt::admission::Signed;
 use crate::crdt::catalog::{DocDelta, DocKey, DocState, Merged};
 use crate::crdt::roster::{Subject, Taken, record_key};
-use crate::gossip::message::{Message, News, Tombstone};
+use crate::gossip::message::{Message, News, Tombstone, is_of_later_version};
 use crate::gossip::sync;
 use crate::ids::{NodeKey, ServiceName};
 
@@ -64,6 +64,7 @@ impl Engine {
                 }
                 match Message::decode(&bytes) {
                     Some(message) => self.receive(from, message, out),
+                    None if is_of_later_version::<Message>(&bytes) => {}
                     None => self.refuse(from, Refused::Message),
                 }
             }
@@ -122,7 +123,12 @@ impl Engine {
 
     fn receive_news(&mut self, from: NodeKey, bytes: &[u8], acknowledge: bool, out: &mut Out) {
         if self.dissemination.is_new(bytes) {
-            let Ok(news) = minicbor::decode::<News>(bytes) else { return self.refuse(from, Refused::News) };
+            let news = match minicbor::decode::<News>(bytes) {
+                Ok(news) => news,
+                // Not relayed: anti-entropy carries it on between those who know what it is.
+                Err(_) if is_of_later_version::<News>(bytes) => return,
+                Err(_) => return self.refuse(from, Refused::News),
+            };
             let good = match news {
                 News::Document(delta) => self.take_document(from, &delta, out),
                 News::Record(signed) => self.take_record(from, &signed, out),

@@ -48,7 +48,7 @@ use crate::crdt::trust::{Gone, GoneCause};
 use crate::exec::keeper::client::{ClientError, KeeperClient};
 use crate::exec::supervisor::STOP_GRACE;
 use crate::gossip::join::{self, JoinError};
-use crate::gossip::transport::{Transport, TransportConfig, TransportError};
+use crate::gossip::transport::{Displaced, Transport, TransportConfig, TransportError};
 use crate::ids::NodeName;
 use crate::time::Wall;
 
@@ -151,9 +151,29 @@ pub enum RunError {
     /// The database failed while the node ran: it stopped, since it could promise nothing any more.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// Another node has the same key, and lives: this one stopped itself.
+    #[error(
+        "another node runs with the key of {}{}: this directory is a copy\nhint: start this node with an empty data directory, and \
+         let it join with a ticket of its own: `narun join`",
+        dir.display(),
+        at(&displaced.addresses)
+    )]
+    Copy {
+        /// The data directory.
+        dir: std::path::PathBuf,
+        /// Who says so, and where the other one is.
+        displaced: Displaced,
+    },
     /// The system gave no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(getrandom::Error),
+}
+
+fn at(addresses: &[String]) -> String {
+    match addresses {
+        [] => String::new(),
+        some => format!(", at {}", some.join(" or ")),
+    }
 }
 
 /// Runs the node of a data directory until it is told to stop. A fresh directory begins a cluster of one.
@@ -319,6 +339,7 @@ impl Ground {
             node: node.clone(),
             blobs: Arc::new(doors::Uploads { store: blobs.clone(), inputs: inputs.0.clone() }),
             logs: Arc::new(gather),
+            network: Arc::new(transport.clone()),
             stop,
         };
         let (api_ends, api_told) = oneshot::channel::<()>();
@@ -342,12 +363,14 @@ impl Ground {
         drop(inputs.0);
 
         let mut gone = None;
-        let ending = tokio::select! {
+        let (ending, copy) = tokio::select! {
             ended = &mut engine_loop => {
                 gone = Some(loop_ended(ended)?);
-                Ending::Everything
+                (Ending::Everything, None)
             }
-            ending = signals::wait(stop_asked) => ending,
+            ending = signals::wait(stop_asked) => (ending, None),
+            // What it runs is run by the other one too.
+            displaced = transport.displaced() => (Ending::Everything, Some(displaced)),
         };
         tracing::info!(node = %ready.name, ending = ending.word(), "stopping");
         if let Some(gone) = &gone {
@@ -378,10 +401,10 @@ impl Ground {
         }
         drop(std::fs::remove_file(&api_path));
         drop(lock);
-        match gone {
-            // It left by itself: that is no failure.
-            None | Some(Gone { cause: GoneCause::Left(_), .. }) => Ok(()),
-            Some(gone) => Err(RunError::Gone { gone }),
+        match (gone, copy) {
+            (Some(Gone { cause: GoneCause::Left(_), .. }), _) | (None, None) => Ok(()),
+            (Some(gone), _) => Err(RunError::Gone { gone }),
+            (None, Some(displaced)) => Err(RunError::Copy { dir: layout.root().to_owned(), displaced }),
         }
     }
 }
