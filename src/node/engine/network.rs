@@ -48,10 +48,14 @@ impl Engine {
                 // Binaries that nobody in reach held may be had now.
                 self.dirty.copies = true;
                 if self.cluster.connected().contains(&key) {
+                    self.membership.connect(self.now.mono, key);
                     out.send(key, &sync::roots(&self.catalog, &self.roster));
                 }
             }
-            NetworkEvent::Broken(key) => self.cluster.disconnect(&key),
+            NetworkEvent::Broken(key) => {
+                self.cluster.disconnect(&key);
+                self.membership.break_off(self.now.mono, key);
+            }
             NetworkEvent::Message { from, bytes } => {
                 if !self.cluster.is_member(&from) {
                     return self.refuse(from, Refused::NotAMember);
@@ -72,9 +76,12 @@ impl Engine {
     fn receive(&mut self, from: NodeKey, message: Message, out: &mut Out) {
         match message {
             Message::Swim(bytes) => {
-                if !self.membership.receive(self.now.mono, &bytes) {
+                if !self.membership.receive(self.now.mono, from, &bytes) {
                     self.refuse(from, Refused::SwimMessage);
                 }
+            }
+            Message::Hello { life, incarnation, you } => {
+                self.membership.receive_hello(self.now.mono, from, life, incarnation, you);
             }
             Message::News { news, acknowledge } => self.receive_news(from, &news, acknowledge, out),
             Message::Heard(names) => {
@@ -319,6 +326,7 @@ impl Engine {
     pub(super) fn refresh_members(&mut self) {
         let admitted = members(&*self.config.signatures, &self.config.founding, self.admissions());
         if self.cluster.set_members(self.now, admitted) {
+            self.membership.set_members(self.now.mono, self.cluster.members().keys().copied().collect());
             self.dirty.cluster = true;
             self.dirty.view = true;
         }
