@@ -117,7 +117,7 @@ impl Links {
         for (key, question) in self.questions.iter_mut().filter(|(_, question)| question.due <= now) {
             question.due = now + question.wait;
             question.wait = (question.wait * 2).min(ASK_AGAIN_MAX);
-            asked.push((*key, question.said.clone()));
+            asked.push((*key, question.said));
         }
         asked
     }

@@ -70,7 +70,7 @@ impl Engine {
     fn settle_cluster(&mut self, out: &mut Out) {
         let due = self.cluster.take_due(self.now.mono);
         if (self.membership.take_changed() || due || self.dirty.cluster)
-            && self.cluster.observe(self.now, &self.membership.believed())
+            && self.cluster.observe(self.now, self.membership.believed())
         {
             self.dirty.cluster = true;
         }
