@@ -514,19 +514,18 @@ impl Membership {
     }
 
     fn fire(&mut self, now: Mono, timer: Timer<SwimId>) {
-        let mut touched = BTreeSet::new();
-        if matches!(timer, Timer::ProbeRandomMember(_))
-            && let Some(probe) = self.probe.take()
-            && !probe.answered
-        {
-            touched.insert(probe.target);
-            // That a member does not answer to whom no connection stands says nothing of this node.
-            if self.links.stands(&probe.target) {
-                self.health.doubted();
-            }
-        }
+        let ends = matches!(timer, Timer::ProbeRandomMember(_));
+        let probe = if ends { self.probe.take() } else { None };
+        let missed = probe.filter(|probe| !probe.answered).map(|probe| probe.target);
         // A timer that no longer applies is an error in foca's words and harmless.
-        let _ = with_foca!(self, now, touched, |foca, runtime| foca.handle_timer(timer, &mut runtime));
+        let _ = with_foca!(self, now, missed.into_iter().collect(), |foca, runtime| {
+            foca.handle_timer(timer, &mut runtime)
+        });
+        // That a member does not answer to whom no connection stands says nothing of this node. It is doubted afterwards: one
+        // missed answer does not slow down the suspicion that follows from it, a second one slows down the next.
+        if missed.is_some_and(|target| self.links.stands(&target)) {
+            self.health.doubted();
+        }
     }
 
     /// Whether a packet answers the probe that is under way.
