@@ -19,7 +19,7 @@ use super::wait;
 use super::wire::{self, Deleted, Instance, Placement, Revised, Revision, Service, Waited};
 
 /// Longest that one request waits; a caller that has more patience asks again.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Longest that a deploy may wait for other nodes' disks: a node that has not answered by then is cut off.
 const ACKS_TIMEOUT_MAX: Duration = Duration::from_secs(600);

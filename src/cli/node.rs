@@ -152,6 +152,8 @@ pub(super) mod tests {
             joined_at: "2026-11-20T10:30:00.000Z".into(),
             started_at: Some("2026-11-21T10:29:00.000Z".into()),
             instances: 3,
+            capacity: None,
+            drain: None,
         }
     }
 

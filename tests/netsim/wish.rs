@@ -6,7 +6,7 @@ use std::time::Duration;
 use narun::blobs::image::{Image, Platform};
 use narun::ids::{BlobHash, NodeName, ServiceName};
 use narun::node::engine::input::{Deploy, Request};
-use narun::spec::{NamedPlace, Place, Placement, RunMode, ServiceSpec};
+use narun::spec::{Constraints, NamedPlace, Place, Placement, RunMode, ServiceSpec};
 
 use crate::program::Program;
 
@@ -45,6 +45,8 @@ pub(crate) struct Deployment {
     pub(crate) program: Program,
     /// Where they belong.
     pub(crate) placement: Placement,
+    /// What a node must have.
+    pub(crate) constraints: Constraints,
     /// The binary.
     pub(crate) blob: BlobHash,
     /// Its size in bytes.
@@ -59,6 +61,7 @@ impl Deployment {
             mark: mark.to_owned(),
             program: Program::Runs,
             placement,
+            constraints: Constraints::default(),
             blob: BlobHash::of(mark.as_bytes()),
             size: 200_000,
         }
@@ -76,6 +79,12 @@ impl Deployment {
         self
     }
 
+    /// The same on nodes with that label only.
+    pub(crate) fn labelled(mut self, key: &str, value: &str) -> Self {
+        self.constraints.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
     /// The arguments that its instances are to be started with.
     pub(crate) fn args(&self) -> Vec<String> {
         self.program.args(&self.mark)
@@ -89,6 +98,7 @@ impl Deployment {
             args: self.args(),
             env: Vec::new(),
             placement: self.placement.clone(),
+            constraints: self.constraints.clone(),
             mode: RunMode::Service,
         }
     }

@@ -304,6 +304,8 @@ impl Engine {
             self.service_changed(&name);
         } else if key.as_admission().is_some() {
             self.refresh_members();
+        } else if let Some(node) = key.as_node() {
+            self.node_settings_changed(node);
         }
     }
 

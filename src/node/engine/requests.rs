@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::effect::{Refusal, RefusalCode, Response};
+use super::eligibility::held_against;
 use super::input::{Admit, Deploy, Request};
 use super::out::Out;
 use super::services::Service;
@@ -34,6 +35,9 @@ impl Engine {
             Request::Stop { service } => self.stop(&service, out),
             Request::Start { service } => self.start(&service, out),
             Request::Restart { service } => self.restart(&service, out),
+            Request::LabelNode { node, set, remove } => self.label_node(&node, set, &remove, out),
+            Request::DrainNode { node } => self.drain_node(&node, out),
+            Request::UncordonNode { node } => self.uncordon_node(&node, out),
             Request::CreateTicket { ttl, uses, secret } => self.create_ticket(ttl, uses, secret, out),
             Request::RevokeTicket { ticket } => {
                 self.dirty.view = true;
@@ -101,19 +105,22 @@ impl Engine {
         self.check_places(spec, images)
     }
 
-    /// Every named node is a member and has a binary.
+    /// Every named node is a member, has a binary, and is not known to lack what the constraints ask for.
     fn check_places(&self, spec: &ServiceSpec, images: &[Image]) -> Result<(), Refusal> {
         let Placement::Named(places) = &spec.placement else { return Ok(()) };
         for place in places {
             let Place::Node(name) = &place.node else { continue };
-            let Some(member) = self.cluster.by_name(name) else {
-                let names: Vec<&str> = self.cluster.members().values().map(|member| member.name.as_str()).collect();
-                return Err(Refusal::new(RefusalCode::Invalid, format!("there is no node `{name}` in this cluster"))
-                    .hint(format!("its nodes are: {}", names.join(", "))));
-            };
-            if let Some(facts) = self.known.facts(&member.key)
-                && !images.iter().any(|image| image.platform.runs_on(&facts.platform))
-            {
+            // What is wrong is the specification, not a path of the API.
+            let member = self.member(name).map_err(|refusal| Refusal { code: RefusalCode::Invalid, ..refusal })?;
+            let Some(facts) = self.known.facts(&member.key) else { continue };
+            let held = held_against(&spec.constraints, &facts.labels, &facts.platform, facts.capacity.as_ref());
+            if !held.unmet.is_empty() {
+                let text = format!("node `{name}` does not meet the constraint `{}`", held.unmet.join("`, `"));
+                return Err(Refusal::new(RefusalCode::Invalid, text).hint(format!(
+                    "`narun node info {name}` shows what it has; leave the node out, or the constraint"
+                )));
+            }
+            if !images.iter().any(|image| image.platform.runs_on(&facts.platform)) {
                 let platform = &facts.platform;
                 return Err(Refusal::new(
                     RefusalCode::Invalid,

@@ -8,6 +8,7 @@ use super::input::{Admit, BlobEvent, Deploy, NetworkEvent, Request};
 use super::view::{InstanceState, RevisionStatus};
 use super::*;
 use crate::blobs::image::Image;
+use crate::capacity::tests::some_capacity;
 use crate::crdt::roster::tests::HashSignatures;
 use crate::exec::plan::{Ended, LaunchPlan, ProcessEvent};
 use crate::ids::BlobHash;
@@ -38,6 +39,7 @@ fn config(node: u8, welcome: Option<Welcome>) -> EngineConfig {
         addresses: vec![format!("10.0.0.{node}:7000")],
         platform: Platform::new("linux", "amd64"),
         labels: BTreeMap::new(),
+        capacity: some_capacity(),
         data_dir: "/data".into(),
         user: "nobody".into(),
     }

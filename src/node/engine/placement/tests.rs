@@ -1,0 +1,132 @@
+//! Placement laws: spread, stability, drains, constraints.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::spec::NamedPlace;
+
+fn name(text: &str) -> NodeName {
+    NodeName::new(text).unwrap()
+}
+
+fn candidate(n: u8) -> Candidate {
+    Candidate {
+        key: NodeKey([n; 32]),
+        name: name(&format!("n{n}")),
+        standing: Standing::Good,
+        fit: Fit::Fits,
+        drain: Drain::No,
+    }
+}
+
+fn unfit(constraint: &str) -> Fit {
+    Fit::Unfit(vec![Obstacle::Unmet(constraint.into())])
+}
+
+fn web() -> ServiceName {
+    ServiceName::new("web").unwrap()
+}
+
+fn reports(seats: &[Seat]) -> BTreeMap<u32, Vec<Incumbent>> {
+    let mut incumbents: BTreeMap<u32, Vec<Incumbent>> = BTreeMap::new();
+    for seat in seats {
+        if let Some(node) = seat.node {
+            incumbents.entry(seat.index).or_default().push(Incumbent { node, running: true });
+        }
+    }
+    incumbents
+}
+
+fn counts(seats: &[Seat]) -> BTreeMap<NodeKey, usize> {
+    let mut counts = BTreeMap::new();
+    for seat in seats {
+        *counts.entry(seat.node.unwrap()).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn named_places_are_as_named_even_when_the_node_is_unknown() {
+    let places = vec![
+        NamedPlace { node: Place::Node(name("n2")), replicas: 2 },
+        NamedPlace { node: Place::Node(name("elsewhere")), replicas: 1 },
+    ];
+    let seats = seats(&web(), &Placement::Named(places), &[candidate(1), candidate(2)], &BTreeMap::new());
+    assert_eq!(seats.len(), 3);
+    assert_eq!(seats.iter().filter(|seat| seat.node == Some(NodeKey([2; 32]))).count(), 2);
+    assert_eq!(seats.iter().filter(|seat| seat.node.is_none()).count(), 1);
+}
+
+#[test]
+fn a_node_of_the_wrong_platform_gets_nothing() {
+    let mut other = candidate(2);
+    other.fit = unfit("os: plan9");
+    let seats = seats(&web(), &Placement::EachNode { replicas: 1 }, &[candidate(1), other], &BTreeMap::new());
+    assert_eq!(seats.len(), 1);
+}
+
+#[test]
+fn of_two_that_run_one_index_every_node_keeps_the_same() {
+    let incumbents = BTreeMap::from([(
+        0,
+        vec![Incumbent { node: NodeKey([1; 32]), running: true }, Incumbent { node: NodeKey([2; 32]), running: true }],
+    )]);
+    let one = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(1), candidate(2)], &incumbents);
+    let other = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(2), candidate(1)], &incumbents);
+    assert_eq!(one, other);
+}
+
+#[test]
+fn a_node_that_has_just_started_places_nothing_new_before_it_has_heard_of_all() {
+    let unheard = Candidate { standing: Standing::Unheard, ..candidate(2) };
+    let incumbents = BTreeMap::from([(1, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
+    let placement = Placement::Cluster { replicas: 2 };
+    let placed = seats(&web(), &placement, &[candidate(1), unheard], &incumbents);
+    assert_eq!(placed.iter().map(|seat| seat.node).collect::<Vec<_>>(), [None, Some(NodeKey([2; 32]))]);
+}
+
+#[test]
+fn who_runs_an_index_keeps_it_while_its_platform_is_not_known() {
+    let stranger = Candidate { fit: Fit::Unknown, ..candidate(2) };
+    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
+    let placement = Placement::Cluster { replicas: 2 };
+    let placed = seats(&web(), &placement, &[candidate(1), stranger], &incumbents);
+    assert_eq!(
+        placed.iter().map(|seat| seat.node).collect::<Vec<_>>(),
+        [Some(NodeKey([2; 32])), Some(NodeKey([1; 32]))]
+    );
+}
+
+proptest! {
+    #[test]
+    fn replicas_spread_evenly(nodes in 1_u8..9, replicas in 1_u32..40) {
+        let candidates: Vec<_> = (1..=nodes).map(candidate).collect();
+        let placed = seats(&web(), &Placement::Cluster { replicas }, &candidates, &BTreeMap::new());
+        prop_assert_eq!(placed.len(), replicas as usize);
+        let counts = counts(&placed);
+        let (most, fewest) = (counts.values().max().unwrap(), counts.values().min().unwrap());
+        prop_assert!(most - fewest <= 1 || replicas < u32::from(nodes));
+    }
+
+    #[test]
+    fn only_the_instances_of_a_lost_node_move(nodes in 2_u8..9, replicas in 1_u32..40, lost in 0_u8..9) {
+        let mut candidates: Vec<_> = (1..=nodes).map(candidate).collect();
+        let before = seats(&web(), &Placement::Cluster { replicas }, &candidates, &BTreeMap::new());
+        let lost = usize::from(lost % nodes);
+        candidates[lost].standing = Standing::Grace;
+        let grace = seats(&web(), &Placement::Cluster { replicas }, &candidates, &reports(&before));
+        prop_assert_eq!(&grace, &before, "nothing moves within the grace");
+        candidates[lost].standing = Standing::Gone;
+        let after = seats(&web(), &Placement::Cluster { replicas }, &candidates, &reports(&before));
+        for (old, new) in before.iter().zip(&after) {
+            if old.node == Some(candidates[lost].key) {
+                prop_assert_ne!(old.node, new.node);
+            } else {
+                prop_assert_eq!(old, new);
+            }
+        }
+        candidates[lost].standing = Standing::Good;
+        let back = seats(&web(), &Placement::Cluster { replicas }, &candidates, &reports(&after));
+        prop_assert_eq!(back, after, "who comes back takes nothing away");
+    }
+}
