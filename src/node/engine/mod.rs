@@ -31,6 +31,8 @@ mod settle;
 mod tickets;
 
 #[cfg(test)]
+mod node_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

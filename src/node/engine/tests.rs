@@ -15,12 +15,12 @@ use crate::ids::BlobHash;
 use crate::node::engine::effect::Committed;
 use crate::spec::ServiceSpec;
 
-const BINARY: BlobHash = BlobHash([7; 32]);
+pub(super) const BINARY: BlobHash = BlobHash([7; 32]);
 
 /// An engine with a disk that confirms at once, and what it asked for.
-struct Node {
-    engine: Engine,
-    stored: Stored,
+pub(super) struct Node {
+    pub(super) engine: Engine,
+    pub(super) stored: Stored,
     now: Now,
     effects: VecDeque<Effect>,
     requests: u64,
@@ -46,7 +46,7 @@ fn config(node: u8, welcome: Option<Welcome>) -> EngineConfig {
 }
 
 impl Node {
-    fn start(node: u8, welcome: Option<Welcome>, mut stored: Stored, mono: u64) -> Self {
+    pub(super) fn start(node: u8, welcome: Option<Welcome>, mut stored: Stored, mono: u64) -> Self {
         next_boot(&mut stored).unwrap();
         let now = Now { mono: Mono(mono), wall: Wall(1_000_000 + mono) };
         let engine = Engine::restore(&stored, config(node, welcome), u64::from(node), now).unwrap();
@@ -56,11 +56,11 @@ impl Node {
         one
     }
 
-    fn founder() -> Self {
+    pub(super) fn founder() -> Self {
         Self::start(1, None, Stored::new(), 0)
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let turn = self.engine.handle(self.now, vec![input]);
         self.effects.extend(turn.now);
         let mut pending = turn.pending;
@@ -73,7 +73,7 @@ impl Node {
         self.effects.extend(pending.release(&Committed::after_sync()));
     }
 
-    fn wait(&mut self, span: Duration) {
+    pub(super) fn wait(&mut self, span: Duration) {
         let end = self.now.mono + span;
         loop {
             let next = self.engine.next_deadline().min(end).max(self.now.mono);
@@ -92,7 +92,7 @@ impl Node {
         self.input(Input::Tick);
     }
 
-    fn request(&mut self, request: Request) -> Result<Response, effect::Refusal> {
+    pub(super) fn request(&mut self, request: Request) -> Result<Response, effect::Refusal> {
         self.requests += 1;
         let id = self.requests;
         self.input(Input::Request { id, request });
@@ -103,7 +103,7 @@ impl Node {
         }
     }
 
-    fn deploy(&mut self, yaml: &str) -> Result<Response, effect::Refusal> {
+    pub(super) fn deploy(&mut self, yaml: &str) -> Result<Response, effect::Refusal> {
         self.input(Input::Blob(BlobEvent::Stored(BINARY, 100)));
         let image =
             Image { platform: Platform::new("linux", "amd64"), hash: BINARY, size: 100, file_name: "app".into() };
@@ -118,7 +118,7 @@ impl Node {
     }
 
     /// Answers what the engine asks of the store and of the keeper, until it asks for nothing more; gives back the launches.
-    fn obey(&mut self) -> Vec<LaunchPlan> {
+    pub(super) fn obey(&mut self) -> Vec<LaunchPlan> {
         let mut launched = Vec::new();
         while let Some(effect) = self.effects.pop_front() {
             match effect {
@@ -138,7 +138,7 @@ impl Node {
         launched
     }
 
-    fn states(&self) -> Vec<(String, InstanceState)> {
+    pub(super) fn states(&self) -> Vec<(String, InstanceState)> {
         let view = self.engine.view();
         view.instances.iter().map(|one| (format!("{}-{}", one.service, one.index), one.state)).collect()
     }
@@ -280,7 +280,7 @@ fn a_restarted_node_finds_its_instances_again() {
 }
 
 /// Carries messages between two nodes until there are none.
-fn exchange(a: &mut Node, b: &mut Node) {
+pub(super) fn exchange(a: &mut Node, b: &mut Node) {
     let mut quiet = 0;
     while quiet < 2 {
         let from_a = take_messages(a, b.engine.me);
@@ -307,7 +307,7 @@ fn take_messages(node: &mut Node, to: NodeKey) -> Vec<Vec<u8>> {
     messages
 }
 
-fn two_nodes() -> (Node, Node) {
+pub(super) fn two_nodes() -> (Node, Node) {
     let mut a = Node::founder();
     let request = Request::CreateTicket { ttl: Duration::from_secs(60), uses: 1, secret: [5; 32] };
     let Ok(Response::Ticket(ticket)) = a.request(request) else { panic!("no ticket") };

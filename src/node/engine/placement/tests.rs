@@ -129,4 +129,115 @@ proptest! {
         let back = seats(&web(), &Placement::Cluster { replicas }, &candidates, &reports(&after));
         prop_assert_eq!(back, after, "who comes back takes nothing away");
     }
+
+    #[test]
+    fn a_drain_moves_the_nodes_own_and_uncordon_takes_nothing_away(
+        nodes in 2_u8..9,
+        replicas in 1_u32..40,
+        drained in 0_u8..9,
+    ) {
+        let placement = Placement::Cluster { replicas };
+        let mut candidates: Vec<_> = (1..=nodes).map(candidate).collect();
+        let before = seats(&web(), &placement, &candidates, &BTreeMap::new());
+        let drained = usize::from(drained % nodes);
+        let key = candidates[drained].key;
+        candidates[drained].drain = Drain::Moving;
+        let after = seats(&web(), &placement, &candidates, &reports(&before));
+        for (old, new) in before.iter().zip(&after) {
+            prop_assert!(new.node.is_some_and(|node| node != key));
+            if old.node != Some(key) {
+                prop_assert_eq!(old, new, "what is elsewhere stays there");
+            }
+        }
+        let of = |node: &Candidate| after.iter().filter(|seat| seat.node == Some(node.key)).count();
+        let loads: Vec<usize> = candidates.iter().filter(|node| node.drain == Drain::No).map(of).collect();
+        let spread = loads.iter().max().unwrap() - loads.iter().min().unwrap();
+        prop_assert!(spread <= 1, "the others share it: {:?}", loads);
+
+        // While both report an index, every node gives it to the one that takes over.
+        let mut both = reports(&before);
+        for (index, claims) in reports(&after) {
+            let claims = claims.into_iter().map(|claim| Incumbent { running: false, ..claim });
+            both.entry(index).or_default().extend(claims);
+        }
+        let meanwhile = seats(&web(), &placement, &candidates, &both);
+        prop_assert_eq!(&meanwhile, &after);
+
+        candidates[drained].drain = Drain::Empty;
+        prop_assert_eq!(&seats(&web(), &placement, &candidates, &reports(&after)), &after);
+        candidates[drained].drain = Drain::No;
+        prop_assert_eq!(&seats(&web(), &placement, &candidates, &reports(&after)), &after, "it takes nothing away");
+    }
+
+    #[test]
+    fn constraints_choose_the_nodes_and_a_label_moves_only_what_must(
+        nodes in 2_u8..9,
+        replicas in 1_u32..40,
+        unfit_mask in any::<u16>(),
+        lost in 0_u8..9,
+    ) {
+        let placement = Placement::Cluster { replicas };
+        let mut candidates: Vec<_> = (1..=nodes).map(candidate).collect();
+        for (at, candidate) in candidates.iter_mut().enumerate() {
+            if unfit_mask & (1 << at) != 0 {
+                candidate.fit = unfit("labels.zone: a");
+            }
+        }
+        let fits = |candidates: &[Candidate], node: Option<NodeKey>| match node {
+            Some(node) => candidates.iter().any(|one| one.key == node && one.fit == Fit::Fits),
+            None => candidates.iter().all(|one| one.fit != Fit::Fits),
+        };
+        let before = seats(&web(), &placement, &candidates, &BTreeMap::new());
+        prop_assert!(before.iter().all(|seat| fits(&candidates, seat.node)));
+        let lost = usize::from(lost % nodes);
+        candidates[lost].fit = unfit("labels.zone: a");
+        let after = seats(&web(), &placement, &candidates, &reports(&before));
+        prop_assert!(after.iter().all(|seat| fits(&candidates, seat.node)));
+        for (old, new) in before.iter().zip(&after) {
+            prop_assert!(old == new || old.node == Some(candidates[lost].key));
+        }
+    }
+}
+
+#[test]
+fn where_no_other_node_can_take_them_instances_stay_on_a_drained_one() {
+    let drained = Candidate { drain: Drain::Moving, ..candidate(1) };
+    let other = |standing, fit| Candidate { standing, fit, ..candidate(2) };
+    let placement = Placement::Cluster { replicas: 2 };
+    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: drained.key, running: true }])]);
+    let placed = |others: &[Candidate]| {
+        let candidates = [&[drained.clone()], others].concat();
+        seats(&web(), &placement, &candidates, &incumbents).iter().map(|seat| seat.node).collect::<Vec<_>>()
+    };
+    let stays = [Some(drained.key), None];
+    assert_eq!(placed(&[]), stays, "it stays, and nothing new comes");
+    assert_eq!(placed(&[other(Standing::Gone, Fit::Fits)]), stays);
+    assert_eq!(placed(&[other(Standing::Unheard, Fit::Fits)]), stays);
+    assert_eq!(placed(&[other(Standing::Good, unfit("os: plan9"))]), stays);
+    assert_eq!(placed(&[Candidate { drain: Drain::Empty, ..candidate(2) }]), stays);
+    assert_eq!(placed(&[other(Standing::Good, Fit::Fits)]), [Some(candidate(2).key); 2]);
+}
+
+#[test]
+fn what_is_bound_to_a_drained_node_goes_last_and_nothing_new_comes() {
+    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([1; 32]), running: true }])]);
+    let named = Placement::Named(vec![NamedPlace { node: Place::Node(name("n1")), replicas: 2 }]);
+    let placed = |placement: &Placement, drain, fit: Fit| {
+        let drained = Candidate { drain, fit, ..candidate(1) };
+        let seats = seats(&web(), placement, &[drained, candidate(2)], &incumbents);
+        let at = seats.into_iter().filter(|seat| seat.node == Some(NodeKey([1; 32])));
+        at.map(|seat| seat.withheld).collect::<Vec<_>>()
+    };
+    assert_eq!(placed(&named, Drain::No, Fit::Fits), [None, None]);
+    assert_eq!(placed(&named, Drain::Moving, Fit::Fits), [None, Some(Withheld::Drained)]);
+    assert_eq!(placed(&named, Drain::Empty, Fit::Fits), [Some(Withheld::Drained), Some(Withheld::Drained)]);
+    let unmet = || Some(Withheld::Unmet(vec![Obstacle::Unmet("os: plan9".into())]));
+    assert_eq!(placed(&named, Drain::No, unfit("os: plan9")), [unmet(), unmet()]);
+    let no_binary = Fit::Unfit(vec![Obstacle::NoBinary(crate::blobs::image::Platform::new("linux", "arm64"))]);
+    assert_eq!(placed(&named, Drain::No, no_binary), [None, None], "the node itself says that it waits for one");
+
+    let each = Placement::EachNode { replicas: 2 };
+    assert_eq!(placed(&each, Drain::Moving, Fit::Fits).len(), 1);
+    assert_eq!(placed(&each, Drain::Empty, Fit::Fits).len(), 0);
+    assert_eq!(placed(&each, Drain::No, unfit("os: plan9")).len(), 0);
 }
