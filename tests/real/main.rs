@@ -7,6 +7,7 @@ mod host;
 mod instances;
 mod keeper;
 mod membership;
+mod nodes;
 mod output;
 mod skip;
 mod surface;

@@ -4,6 +4,7 @@
 mod clocks;
 mod crashes;
 mod deploys;
+mod drains;
 mod hosts;
 mod numbers;
 mod partitions;
