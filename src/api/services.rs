@@ -61,13 +61,13 @@ pub(super) async fn deploy(
         }
     }
     let service = spec.name.clone();
-    let request = Request::Deploy(input::Deploy {
+    let request = Request::Deploy(Box::new(input::Deploy {
         spec,
         images,
         acks: asked.acks,
         acks_timeout: Duration::from_millis(asked.timeout_ms).min(ACKS_TIMEOUT_MAX),
         dry_run: asked.dry_run,
-    });
+    }));
     revise(&state, service, request).await
 }
 

@@ -253,11 +253,8 @@ async fn deleting_asks_and_tells() {
 /// A view in which `n1` is drained, with this left on it.
 fn drained(left: &[&str]) -> View {
     let mut view = settled();
-    let left = left.iter().map(|why| LeftView {
-        service: ServiceName::new("web").unwrap(),
-        index: 0,
-        why: (*why).to_owned(),
-    });
+    let left =
+        left.iter().map(|why| LeftView { service: ServiceName::new("web").unwrap(), index: 0, why: (*why).to_owned() });
     let drain = DrainView { since: Wall(9_000), asked_at: "n2".into(), left: left.collect() };
     Arc::make_mut(&mut view.nodes)[0].drain = Some(drain);
     view
@@ -269,7 +266,8 @@ async fn a_drain_asks_waits_and_tells() {
     let (done, text) = against(drained(&[]), set, "node drain n1 -y").await;
     done.unwrap();
     assert_eq!(text, "node `n1` is drained\n");
-    let (done, text) = against(drained(&["there is no other node"]), set, "node drain n1 -y --timeout 50ms -o json").await;
+    let (done, text) =
+        against(drained(&["there is no other node"]), set, "node drain n1 -y --timeout 50ms -o json").await;
     let failure = done.unwrap_err();
     assert_eq!((failure.code(), text.as_str()), (1, ""));
     assert!(failure.text().contains("1 instance left:\n  web-0: there is no other node"), "{}", failure.text());

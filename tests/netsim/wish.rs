@@ -126,13 +126,13 @@ impl Wish {
     /// As a node is asked. `acks` and how long to wait for them count for a deploy.
     pub(crate) fn request(&self, acks: u32) -> Request {
         match self.clone() {
-            Self::Deploy(deployment) => Request::Deploy(Deploy {
+            Self::Deploy(deployment) => Request::Deploy(Box::new(Deploy {
                 spec: deployment.spec(),
                 images: vec![deployment.image()],
                 acks,
                 acks_timeout: Duration::from_secs(20),
                 dry_run: false,
-            }),
+            })),
             Self::Scale { service, node, replicas } => Request::Scale { service, node, replicas },
             Self::Delete(service) => Request::Delete { service },
             Self::Stop(service) => Request::Stop { service },

@@ -65,7 +65,7 @@ pub enum BlobEvent {
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Store a new revision of a service.
-    Deploy(Deploy),
+    Deploy(Box<Deploy>),
     /// Forget a service, and stop its instances.
     Delete {
         /// Which one.

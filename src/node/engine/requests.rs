@@ -26,7 +26,7 @@ type Answer = Result<Response, Refusal>;
 impl Engine {
     pub(super) fn apply_request(&mut self, id: u64, request: Request, out: &mut Out) {
         let response = match request {
-            Request::Deploy(deploy) => match self.deploy(id, deploy, out) {
+            Request::Deploy(deploy) => match self.deploy(id, *deploy, out) {
                 Some(answer) => answer,
                 None => return,
             },

@@ -108,13 +108,13 @@ impl Node {
         let image =
             Image { platform: Platform::new("linux", "amd64"), hash: BINARY, size: 100, file_name: "app".into() };
         let spec = ServiceSpec::parse(yaml).unwrap();
-        self.request(Request::Deploy(Deploy {
+        self.request(Request::Deploy(Box::new(Deploy {
             spec,
             images: vec![image],
             acks: 1,
             acks_timeout: Duration::from_secs(1),
             dry_run: false,
-        }))
+        })))
     }
 
     /// Answers what the engine asks of the store and of the keeper, until it asks for nothing more; gives back the launches.
@@ -225,7 +225,7 @@ fn bad_deploys_change_nothing() {
     let image = |os: &str, hash| Image { platform: Platform::new(os, "amd64"), hash, size: 1, file_name: os.into() };
     let deploy = |spec: &ServiceSpec, images, acks| {
         let acks_timeout = Duration::from_secs(1);
-        Request::Deploy(Deploy { spec: spec.clone(), images, acks, acks_timeout, dry_run: false })
+        Request::Deploy(Box::new(Deploy { spec: spec.clone(), images, acks, acks_timeout, dry_run: false }))
     };
     for (images, acks, word) in [
         (vec![], 1, "no binary"),
@@ -358,7 +358,7 @@ fn acknowledgements_are_counted_and_missing_ones_are_told() {
     let deploy = |name: &str| {
         let spec = ServiceSpec::parse(&format!("{{name: {name}, tag: v1}}")).unwrap();
         let acks_timeout = Duration::from_secs(5);
-        Request::Deploy(Deploy { spec, images: vec![image.clone()], acks: 2, acks_timeout, dry_run: false })
+        Request::Deploy(Box::new(Deploy { spec, images: vec![image.clone()], acks: 2, acks_timeout, dry_run: false }))
     };
     let reply = |node: &Node, id| {
         node.effects.iter().find_map(|effect| match effect {

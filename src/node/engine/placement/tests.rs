@@ -206,7 +206,7 @@ fn where_no_other_node_can_take_them_instances_stay_on_a_drained_one() {
     let placement = Placement::Cluster { replicas: 2 };
     let incumbents = BTreeMap::from([(0, vec![Incumbent { node: drained.key, running: true }])]);
     let placed = |others: &[Candidate]| {
-        let candidates = [&[drained.clone()], others].concat();
+        let candidates = [std::slice::from_ref(&drained), others].concat();
         seats(&web(), &placement, &candidates, &incumbents).iter().map(|seat| seat.node).collect::<Vec<_>>()
     };
     let stays = [Some(drained.key), None];
