@@ -118,8 +118,9 @@ impl Node {
     }
 
     /// Answers what the engine asks of the store and of the keeper, until it asks for nothing more; gives back the launches.
+    /// Messages stay where they are.
     pub(super) fn obey(&mut self) -> Vec<LaunchPlan> {
-        let mut launched = Vec::new();
+        let (mut launched, mut to_send) = (Vec::new(), Vec::new());
         while let Some(effect) = self.effects.pop_front() {
             match effect {
                 Effect::MakeExecutable(hash) => self.input(Input::Blob(BlobEvent::Executable(hash))),
@@ -132,9 +133,11 @@ impl Node {
                     let ended = Ended { code: None, signal: Some(15), at: self.now.wall };
                     self.input(Input::Process(ProcessEvent::Exited { run, ended }));
                 }
+                Effect::Send { .. } => to_send.push(effect),
                 _ => {}
             }
         }
+        self.effects.extend(to_send);
         launched
     }
 
