@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 pure=(
     src/ids.rs
     src/time.rs
+    src/capacity.rs
     src/spec
     src/crdt
     src/gossip/membership

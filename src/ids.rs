@@ -119,9 +119,17 @@ fn check_name(text: &str) -> Result<(), NameError> {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $reserved:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode)]
         #[cbor(transparent)]
         pub struct $name(#[n(0)] String);
+
+        /// What comes off a wire or a disk keeps the rule as well: names become paths and groups.
+        impl<'b, C> minicbor::Decode<'b, C> for $name {
+            fn decode(decoder: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                let at = decoder.position();
+                Self::new(decoder.str()?).map_err(|error| minicbor::decode::Error::message(error).at(at))
+            }
+        }
 
         impl $name {
             /// Checks `text`; fails with the rule that it breaks.
@@ -233,6 +241,21 @@ mod tests {
         assert!(matches!(ServiceName::new("-a"), Err(NameError::BadEnd(_))));
         assert!(matches!(ServiceName::new(".."), Err(NameError::BadEnd(_))));
         assert!(matches!(NodeName::new("any"), Err(NameError::Reserved(_))));
+    }
+
+    #[test]
+    fn a_name_that_breaks_the_rule_is_not_decoded() {
+        let good = NodeName::new("n1").unwrap();
+        assert_eq!(minicbor::decode::<NodeName>(&minicbor::to_vec(&good).unwrap()).unwrap(), good);
+        for bad in ["", "../../etc", "a/b", "A", &"x".repeat(64)] {
+            let bytes = minicbor::to_vec(bad).unwrap();
+            assert!(minicbor::decode::<ServiceName>(&bytes).is_err(), "{bad}");
+            assert!(minicbor::decode::<NodeName>(&bytes).is_err(), "{bad}");
+        }
+        let reserved = minicbor::to_vec("all").unwrap();
+        assert!(minicbor::decode::<ServiceName>(&reserved).is_ok(), "only nodes have reserved names");
+        let error = minicbor::decode::<NodeName>(&reserved).unwrap_err();
+        assert!(error.to_string().contains("`all` is a reserved word"), "{error}");
     }
 
     #[test]

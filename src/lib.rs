@@ -7,6 +7,8 @@
 compile_error!("narun runs on Linux only: it needs cgroup v2, pidfds and SOCK_SEQPACKET sockets");
 
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+pub mod capacity;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod ids;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod time;

@@ -23,8 +23,9 @@ use crate::ids::BlobHash;
 
 use super::socket;
 use super::wire::{
-    Blob, Deleted, Deploy, ErrorBody, ErrorWords, Image, Left, LogEvent, Logs, MadeTicket, NewTicket, Node,
-    RemovedNode, Revised, Revision, Scale, Service, Status, Ticket, Version, WaitFor, Waited,
+    Blob, Deleted, Deploy, ErrorBody, ErrorWords, HasLeft, Image, Label, Labelled, LogEvent, Logs, MadeTicket,
+    NewTicket, Node, NodeSet, RemovedNode, Revised, Revision, Scale, Service, Status, Ticket, Version, WaitFor,
+    WaitForDrain, Waited,
 };
 
 /// Longest answer that is taken whole. A list of ten thousand instances has some ten megabytes.
@@ -114,7 +115,30 @@ impl Client {
 
     /// One member.
     pub async fn node(&self, name: &str) -> Result<Node, ClientError> {
-        self.get(&format!("/v1/nodes/{}", escaped(name))).await
+        self.get(&node_path(name, "")).await
+    }
+
+    /// Sets and removes labels of a member.
+    pub async fn label_node(&self, name: &str, label: &Label) -> Result<Labelled, ClientError> {
+        self.post(&node_path(name, "/labels"), label).await
+    }
+
+    /// Gives a member nothing new, and moves away what it runs.
+    pub async fn drain_node(&self, name: &str) -> Result<NodeSet, ClientError> {
+        self.post(&node_path(name, "/drain"), &()).await
+    }
+
+    /// Undoes that.
+    pub async fn uncordon_node(&self, name: &str) -> Result<NodeSet, ClientError> {
+        self.post(&node_path(name, "/uncordon"), &()).await
+    }
+
+    /// Waits until a member is not draining any more, or the time is over; gives it as it is then.
+    pub async fn wait_for_drain(&self, name: &str, wanted: &WaitForDrain) -> Result<Node, ClientError> {
+        let query = query_text(&[("timeout_ms", &wanted.timeout_ms.to_string())]);
+        let timeout = Duration::from_millis(wanted.timeout_ms) + HELD_ANSWER_SLACK;
+        let patient = Self { timeout, ..self.clone() };
+        patient.get(&format!("{}?{query}", node_path(name, "/wait"))).await
     }
 
     /// Takes a member's membership away, for good.
@@ -123,7 +147,7 @@ impl Client {
     }
 
     /// Takes the node that answers out of its cluster, for good; it ends.
-    pub async fn leave(&self) -> Result<Left, ClientError> {
+    pub async fn leave(&self) -> Result<HasLeft, ClientError> {
         decode(&self.send(Method::POST, "/v1/leave", empty()).await?)
     }
 
@@ -348,6 +372,10 @@ fn lines(body: Incoming) -> BoxStream<'static, Result<LogEvent, ClientError>> {
         }
     })
     .boxed()
+}
+
+fn node_path(name: &str, rest: &str) -> String {
+    format!("/v1/nodes/{}{rest}", escaped(name))
 }
 
 fn service_path(name: &str, rest: &str) -> String {

@@ -19,7 +19,7 @@ use super::wait;
 use super::wire::{self, Deleted, Instance, Placement, Revised, Revision, Service, Waited};
 
 /// Longest that one request waits; a caller that has more patience asks again.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Longest that a deploy may wait for other nodes' disks: a node that has not answered by then is cut off.
 const ACKS_TIMEOUT_MAX: Duration = Duration::from_secs(600);
@@ -61,13 +61,13 @@ pub(super) async fn deploy(
         }
     }
     let service = spec.name.clone();
-    let request = Request::Deploy(input::Deploy {
+    let request = Request::Deploy(Box::new(input::Deploy {
         spec,
         images,
         acks: asked.acks,
         acks_timeout: Duration::from_millis(asked.timeout_ms).min(ACKS_TIMEOUT_MAX),
         dry_run: asked.dry_run,
-    });
+    }));
     revise(&state, service, request).await
 }
 

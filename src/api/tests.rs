@@ -18,6 +18,7 @@ use super::doors::{BlobDoor, LogDoor, NetworkDoor, StopSender};
 use super::wire::{self, LogEvent};
 use super::{ApiState, serve, socket};
 use crate::blobs::image::{Image, Platform};
+use crate::capacity::tests::some_capacity;
 use crate::crdt::ticket::Ticket;
 use crate::exec::plan::Ended;
 use crate::ids::{BlobHash, ClusterId, InstanceId, NodeKey, NodeName, RunId, ServiceName};
@@ -207,6 +208,8 @@ fn node(text: &str, status: NodeStatus) -> NodeView {
         joined_at: Wall(500),
         started_at: Some(Wall(900)),
         instances: 1,
+        capacity: Some(some_capacity()),
+        drain: None,
     }
 }
 
@@ -265,8 +268,8 @@ pub(crate) fn view() -> View {
             current: current.clone(),
             history: vec![current, past],
             wanted: vec![
-                WantedView { node: Some(node_name("n1")), desired: 2 },
-                WantedView { node: Some(node_name("n9")), desired: 1 },
+                WantedView { node: Some(node_name("n1")), desired: 2, why: None },
+                WantedView { node: Some(node_name("n9")), desired: 1, why: None },
             ],
         }]),
         instances: Arc::new(vec![
@@ -300,7 +303,8 @@ pub(crate) fn view() -> View {
 /// The same view, with everything that `web` wants in place.
 pub(crate) fn settled() -> View {
     let mut view = view();
-    Arc::make_mut(&mut view.services)[0].wanted = vec![WantedView { node: Some(node_name("n1")), desired: 2 }];
+    Arc::make_mut(&mut view.services)[0].wanted =
+        vec![WantedView { node: Some(node_name("n1")), desired: 2, why: None }];
     view.instances =
         Arc::new(vec![instance(0, "n1", InstanceState::Running), instance(1, "n1", InstanceState::Running)]);
     Arc::make_mut(&mut view.images)[0].copies_wanted = 1;
@@ -341,6 +345,10 @@ async fn the_keys_of_the_api_are_a_contract() {
     let newer = &status["problems"][0];
     assert_eq!((&newer["subject"], &newer["hint"]), (&"n2".into(), &"upgrade narun on this node".into()));
     assert_eq!(
+        keys(&get("/v1/nodes").await[0]["capacity"]),
+        ["cores", "memory_bytes", "kernel", "landlock_abi", "cgroup", "cgroup_controllers", "is_root"]
+    );
+    assert_eq!(
         keys(&get("/v1/nodes").await[0]),
         [
             "name",
@@ -355,7 +363,9 @@ async fn the_keys_of_the_api_are_a_contract() {
             "labels",
             "joined_at",
             "started_at",
-            "instances"
+            "instances",
+            "capacity",
+            "drain"
         ]
     );
     let service = get("/v1/services/web").await;
@@ -589,9 +599,12 @@ async fn changes_are_handed_on_as_asked() {
 #[tokio::test]
 async fn a_ticket_is_made_with_a_fresh_secret_each_time() {
     let api = Api::start(view(), |request| {
-        let Request::CreateTicket { uses, secret, .. } = request else {
+        let Request::CreateTicket { ttl, uses, secret, .. } = request else {
             return Ok(Response::Revoked);
         };
+        if *ttl > Duration::from_secs(60) || *uses == 0 {
+            return Err(Refusal::new(RefusalCode::Limit, "that is the engine's to say"));
+        }
         let (cluster, maker, addresses) = (ClusterId([1; 32]), NodeKey([2; 32]), vec!["127.0.0.1:7470".to_owned()]);
         Ok(Response::Ticket(Ticket { cluster, maker, addresses, secret: *secret, expires: Wall(5_000), uses: *uses }))
     })
@@ -603,12 +616,10 @@ async fn a_ticket_is_made_with_a_fresh_secret_each_time() {
     assert_ne!(first.ticket, second.ticket);
     assert_eq!((first.uses, first.expires.as_str()), (2, "1970-01-01T00:00:05.000Z"));
     api.client.revoke_ticket(&first.id).await.unwrap();
-    for wrong in [
-        wire::NewTicket { ttl_seconds: 0, uses: 1, role: None },
-        wire::NewTicket { ttl_seconds: 60, uses: 0, role: None },
-        wire::NewTicket { ttl_seconds: 60, uses: 1, role: Some("king".into()) },
-    ] {
-        assert_eq!(refused(api.client.create_ticket(&wrong).await.unwrap_err()).code, "invalid");
+    let new = |ttl_seconds, uses| wire::NewTicket { ttl_seconds, uses, role: None };
+    for wrong in [new(u64::MAX, 1), new(60, 0)] {
+        let words = refused(api.client.create_ticket(&wrong).await.unwrap_err());
+        assert_eq!((words.code.as_str(), words.message.as_str()), ("limit", "that is the engine's to say"));
     }
 }
 

@@ -121,7 +121,10 @@ fn short(view: &View, service: &ServiceView, ready: &BTreeMap<&NodeName, u32>) -
     let mut reasons = Vec::new();
     for wanted in &service.wanted {
         match &wanted.node {
-            None if wanted.desired > 0 => reasons.push(format!("no node can take {} of the instances", wanted.desired)),
+            None if wanted.desired > 0 => {
+                let why = wanted.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                reasons.push(format!("no node can take {} of the instances{why}", wanted.desired));
+            }
             None => {}
             Some(node) => {
                 let listed = on(node);

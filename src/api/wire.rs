@@ -3,7 +3,7 @@
 //! A contract: keys may be added, and are never renamed or given another meaning. Times are RFC 3339 in UTC, sizes are bytes,
 //! hashes and keys are hexadecimal. What is not known is `null`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +122,12 @@ pub struct Node {
     pub instances: u32,
     /// `member` or `operator-only`.
     pub role: String,
+    /// What its host offers; null until it has reported.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
+    /// How far it is drained; null where it is not to be.
+    #[serde(default)]
+    pub drain: Option<Drain>,
 }
 
 /// `DELETE /v1/nodes/{name}`
@@ -135,9 +141,88 @@ pub struct RemovedNode {
 
 /// `POST /v1/leave`
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
-pub struct Left {
+pub struct HasLeft {
     /// True: another member has written it down.
     pub left: bool,
+}
+
+/// What a node's host offers.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Capacity {
+    /// Processors that are switched on.
+    pub cores: u32,
+    /// Memory in bytes, without swap.
+    pub memory_bytes: u64,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The version of Landlock's interface; 0: none.
+    pub landlock_abi: u32,
+    /// The control groups that are mounted: `none`, `v1`, `v2` or `hybrid`.
+    pub cgroup: String,
+    /// The controllers whose groups the node can make.
+    pub cgroup_controllers: Vec<String>,
+    /// Whether the node runs as root.
+    pub is_root: bool,
+}
+
+/// How far a node is drained.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Drain {
+    /// `draining` while anything is left there, then `drained`.
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// The node that was asked.
+    pub asked_at: String,
+    /// What is still there.
+    pub left: Vec<Left>,
+}
+
+/// An instance that is still on a drained node.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Left {
+    /// `<service>-<index>`.
+    pub instance: String,
+    /// Why it is still there.
+    pub reason: String,
+}
+
+/// `POST /v1/nodes/{name}/labels`
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Label {
+    /// Values by key.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// Keys.
+    #[serde(default)]
+    pub remove: BTreeSet<String>,
+}
+
+/// The answer to that.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Labelled {
+    /// The node.
+    pub node: String,
+    /// All its labels from now on; those of a node that is down as it reported them last, with what users set over them.
+    pub labels: BTreeMap<String, String>,
+    /// False where nothing had to be changed.
+    pub changed: bool,
+}
+
+/// The answer to `POST /v1/nodes/{name}/drain` and `/uncordon`
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct NodeSet {
+    /// The node.
+    pub node: String,
+    /// False where it was so already.
+    pub changed: bool,
+}
+
+/// The query of `GET /v1/nodes/{name}/wait`
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct WaitForDrain {
+    /// How long to hold the answer back while the node is draining, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// A service or cron spec. `GET /v1/services`, `GET /v1/services/{name}`
@@ -229,7 +314,8 @@ pub struct Instance {
     pub node: String,
     /// What is thought of that node.
     pub node_status: String,
-    /// `pending`, `fetching`, `starting`, `running`, `stopping`, `backoff`, `crash-loop` or `stopped`.
+    /// `pending`, `fetching`, `starting`, `running`, `stopping`, `backoff`, `crash-loop`, `unreachable`, or `stopped`: its
+    /// node must not run it for now, and `error` says why.
     pub state: String,
     /// Whether it has been up long enough to count.
     pub ready: bool,

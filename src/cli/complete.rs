@@ -157,6 +157,10 @@ mod tests {
             assert_eq!(at(line).names, Some(Names::Services), "{line}");
         }
         assert_eq!(at("logs --node ").names, Some(Names::Nodes));
+        for line in ["node info ", "node drain -y ", "node uncordon ", "node label "] {
+            assert_eq!(at(line).names, Some(Names::Nodes), "{line}");
+        }
+        assert_eq!(at("node label n1 ").names, None, "a label is due");
         assert_eq!(at("logs --instance ").names, Some(Names::Instances));
         assert_eq!(at("ticket revoke ").names, Some(Names::Tickets));
         assert_eq!(at("service scale web ").names, None, "a number is due");

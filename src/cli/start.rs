@@ -12,6 +12,7 @@ use crate::crdt::ticket::Ticket;
 use crate::ids::{NAME_LEN_MAX, NodeName};
 use crate::node::config::{JoinOptions, Origin, Ready, StartOptions};
 use crate::node::run::{self, RunError};
+use crate::spec::check_label;
 
 use super::confirm::ask;
 use super::failure::Failure;
@@ -148,6 +149,10 @@ impl Host {
         let listen = self.listen.or(file.listen).map(|text| address("--listen", &text)).transpose()?;
         let advertise = if self.advertise.is_empty() { file.advertise } else { self.advertise };
         let mut labels = file.labels;
+        for (key, value) in &labels {
+            check_label(key, value)
+                .map_err(|wrong| Failure::usage(format!("`labels` of the configuration: {wrong}")))?;
+        }
         for text in &self.label {
             let (key, value) = label(text)?;
             labels.insert(key, value);
@@ -184,12 +189,11 @@ fn address(option: &str, text: &str) -> Result<String, Failure> {
 }
 
 fn label(text: &str) -> Result<(String, String), Failure> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !key.contains(char::is_whitespace) => {
-            Ok((key.to_owned(), value.to_owned()))
-        }
-        _ => Err(Failure::usage(format!("`--label`: `{text}` is no label; write it as KEY=VALUE"))),
-    }
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(Failure::usage(format!("`--label`: `{text}` is no label; write it as KEY=VALUE")));
+    };
+    check_label(key, value).map_err(|wrong| Failure::usage(format!("`--label`: {wrong}")))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn read_config(file: &Path) -> Result<ConfigFile, Failure> {
@@ -293,8 +297,8 @@ mod tests {
             assert_eq!(failure.code(), 2);
             assert!(failure.text().contains(wrong) && failure.text().contains("HOST:PORT"));
         }
-        assert_eq!(label("zone=a=b").unwrap(), ("zone".into(), "a=b".into()));
-        for wrong in ["zone", "=a", "a b=c"] {
+        assert_eq!(label("zone=eu/a-1").unwrap(), ("zone".into(), "eu/a-1".into()));
+        for wrong in ["zone", "=a", "a b=c", "zone=a=b", "zone=a b"] {
             assert!(label(wrong).is_err(), "{wrong}");
         }
     }

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::api::wire;
 
 use super::failure::Failure;
+use super::node_text;
 use super::output::Output;
 use super::reach::Reach;
 use super::table::table;
@@ -41,7 +42,7 @@ fn text(status: &wire::Status) -> String {
     let member = |node: &wire::Node| {
         [
             node.name.clone(),
-            node.status.clone(),
+            node_text::status(node),
             words::seconds(&node.since),
             node.instances.to_string(),
             node.addresses.first().cloned().unwrap_or_default(),
@@ -102,7 +103,7 @@ fn times(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::tests::node;
+    use super::super::node_text::tests::node;
     use super::*;
 
     fn service(name: &str, ready: u32) -> wire::ServiceCount {

@@ -10,9 +10,11 @@ use super::failure::Failure;
 use super::output::Output;
 use super::{Cli, parse};
 use crate::api::tests::{Answer, Api, revised, settled, view};
+use crate::ids::ServiceName;
 use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::Request;
-use crate::node::engine::view::View;
+use crate::node::engine::view::{DrainView, LeftView, View};
+use crate::time::Wall;
 
 /// What a command wrote to standard output.
 #[derive(Clone, Default)]
@@ -108,6 +110,10 @@ fn options_stand_anywhere() {
         "deploy --config web.yaml ./a ./b --wait",
         "deploy --name web --tag v1 --arg --flag --arg -x --env A=B ./web",
         "service scale web 0 --wait",
+        "node label n1 zone=a disk-",
+        "node drain n1 -y --timeout 10m",
+        "node drain --no-wait n1",
+        "node uncordon n1",
         "start --name n1 --label a=b --label c=d",
         "join 10.0.0.1:7470 --token narun1x",
         "keeper --data-dir /tmp/x",
@@ -163,6 +169,9 @@ fn wrong_words_are_usage_errors() {
         "status -o yaml",
         "completion tcsh",
         "ticket create --uses 0.5",
+        "node label n1",
+        "node drain",
+        "node drain n1 --timeout soon",
     ] {
         assert_eq!(failure(line).code(), 2, "{line}");
     }
@@ -239,6 +248,63 @@ async fn deleting_asks_and_tells() {
     let (done, text) = against(view(), gone, "service delete gone -o json").await;
     done.unwrap();
     assert!(text.contains("\"existed\": false"), "{text}");
+}
+
+/// A view in which `n1` is drained, with this left on it.
+fn drained(left: &[&str]) -> View {
+    let mut view = settled();
+    let left =
+        left.iter().map(|why| LeftView { service: ServiceName::new("web").unwrap(), index: 0, why: (*why).to_owned() });
+    let drain = DrainView { since: Wall(9_000), asked_at: "n2".into(), left: left.collect() };
+    Arc::make_mut(&mut view.nodes)[0].drain = Some(drain);
+    view
+}
+
+#[tokio::test]
+async fn a_drain_asks_waits_and_tells() {
+    let set: Answer = |_| Ok(Response::NodeSet { changed: true });
+    let (done, text) = against(drained(&[]), set, "node drain n1 -y").await;
+    done.unwrap();
+    assert_eq!(text, "node `n1` is drained\n");
+    let (done, text) =
+        against(drained(&["there is no other node"]), set, "node drain n1 -y --timeout 50ms -o json").await;
+    let failure = done.unwrap_err();
+    assert_eq!((failure.code(), text.as_str()), (1, ""));
+    assert!(failure.text().contains("1 instance left:\n  web-0: there is no other node"), "{}", failure.text());
+    let (done, text) = against(drained(&["x"]), set, "node drain n1 -y --no-wait -o json").await;
+    done.unwrap();
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((value["state"].as_str(), value["bound"][1].as_str()), (Some("draining"), Some("web-1")));
+    let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["node", "changed", "state", "left", "bound"]);
+
+    // `web` names its nodes: somebody has to agree, and nobody can be asked here.
+    let (done, _) = against(drained(&[]), |_| panic!("nobody has agreed"), "node drain n1").await;
+    let failure = done.unwrap_err();
+    assert!(failure.text().contains("web-0, web-1") && failure.text().contains("-y"), "{}", failure.text());
+    let (done, _) = against(settled(), set, "node drain n1 -y").await;
+    assert!(done.unwrap_err().text().contains("was brought back"), "somebody undid it meanwhile");
+    let (done, text) = against(settled(), set, "node uncordon n1").await;
+    done.unwrap();
+    assert_eq!(text, "node `n1` is back\n");
+    let (done, _) = against(settled(), set, "node drain n3 -y").await;
+    assert!(done.unwrap_err().text().contains("no node `n3`"));
+}
+
+#[tokio::test]
+async fn labels_are_sent_and_the_result_is_shown() {
+    let labelled: Answer = |request| {
+        let Request::LabelNode { node, set, remove } = request else { panic!("{request:?}") };
+        assert_eq!((node.as_str(), set["zone"].as_str(), remove.contains("disk")), ("n1", "a", true));
+        Ok(Response::Labelled { labels: set.clone(), changed: true })
+    };
+    let (done, text) = against(view(), labelled, "node label n1 zone=a disk-").await;
+    done.unwrap();
+    assert_eq!(text, "zone=a\n");
+    let (done, text) = against(view(), labelled, "node label n1 zone=a disk- -o json").await;
+    done.unwrap();
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value, serde_json::json!({ "node": "n1", "labels": { "zone": "a" }, "changed": true }));
 }
 
 #[tokio::test]

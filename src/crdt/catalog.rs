@@ -41,6 +41,11 @@ impl DocKey {
         Self(format!("removal/{key}"))
     }
 
+    /// The document of what users ask of a node.
+    pub fn node(key: &NodeKey) -> Self {
+        Self(format!("node/{key}"))
+    }
+
     /// The service that this is the document of, if it is one.
     pub fn as_service(&self) -> Option<ServiceName> {
         ServiceName::new(self.0.strip_prefix("service/")?).ok()
@@ -56,6 +61,11 @@ impl DocKey {
         self.0.strip_prefix("removal/")?.parse().ok()
     }
 
+    /// The node whose settings this document holds, if it is one.
+    pub fn as_node(&self) -> Option<NodeKey> {
+        self.0.strip_prefix("node/")?.parse().ok()
+    }
+
     /// The key as bytes, as it stands in tables and trees.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
@@ -69,6 +79,7 @@ impl DocKey {
             "service" => key.as_service().is_some(),
             "admission" => key.as_admission().is_some(),
             "removal" => key.as_removal().is_some(),
+            "node" => key.as_node().is_some(),
             _ => !kind.is_empty() && !name.is_empty(),
         };
         (text.len() <= KEY_LEN_MAX && well_formed).then_some(key)
@@ -500,7 +511,7 @@ mod tests {
     fn keys_from_outside_are_checked() {
         assert!(DocKey::checked("service/web").is_some());
         assert!(DocKey::checked("setting/retention").is_some(), "kinds of later versions are kept");
-        for bad in ["", "service", "service/", "service/../x", "admission/zz", "/x"] {
+        for bad in ["", "service", "service/", "service/../x", "admission/zz", "node/n1", "/x"] {
             assert!(DocKey::checked(bad).is_none(), "{bad}");
         }
         assert!(DocKey::checked(&format!("kind/{}", "x".repeat(300))).is_none());

@@ -1,12 +1,14 @@
 //! What the cluster agrees on without asking.
 //!
-//! Pure throughout. `catalog` holds one Automerge document for each named thing that users asked for; `roster` holds signed
-//! single-writer records of what nodes report; `tree` is the hash tree by which two nodes find out cheaply what differs;
-//! `admission` is what is said of members, `trust` who follows from that to be one, `ticket` who may become one.
+//! Pure throughout. `catalog` holds one Automerge document for each named thing that users asked for: `revision` is what a
+//! service's says, `node_settings` what a node's says. `roster` holds signed single-writer records of what nodes report; `tree` is
+//! the hash tree by which two nodes find out cheaply what differs; `admission` is what is said of members, `trust` who follows from
+//! that to be one, `ticket` who may become one.
 
 pub mod admission;
 pub mod catalog;
 pub mod document;
+pub mod node_settings;
 pub mod revision;
 pub mod roster;
 pub mod ticket;

@@ -10,6 +10,7 @@ use std::fmt;
 use super::admission::{Signatures, Signed};
 use super::tree::{HashTree, Version};
 use crate::blobs::image::Platform;
+use crate::capacity::Capacity;
 use crate::exec::plan::Ended;
 use crate::ids::{BlobHash, NodeKey, RunId, ServiceName};
 use crate::time::Wall;
@@ -108,6 +109,9 @@ pub struct Facts {
     /// When it was started.
     #[n(4)]
     pub started_at: Wall,
+    /// What its host offers; none from a version that did not tell.
+    #[n(5)]
+    pub capacity: Option<Capacity>,
 }
 
 /// Which blobs a node holds whole.
@@ -420,6 +424,23 @@ pub(crate) mod tests {
         let mut for_another_purpose = record(1, &subject, stamp(1, 3), b"true");
         for_another_purpose.signature = me.sign(&for_another_purpose.body);
         assert_eq!(roster.take(&me, &for_another_purpose), Taken::Forged);
+    }
+
+    #[test]
+    fn facts_of_a_version_that_tells_less_are_read() {
+        #[derive(minicbor::Encode)]
+        #[cbor(map)]
+        struct Before(
+            #[n(0)] Vec<String>,
+            #[n(1)] Platform,
+            #[n(2)] String,
+            #[n(3)] BTreeMap<String, String>,
+            #[n(4)] Wall,
+        );
+        let platform = Platform::new("linux", "amd64");
+        let before = Before(vec!["10.0.0.1:1".into()], platform.clone(), "0.1.0".into(), BTreeMap::new(), Wall(7));
+        let facts: Facts = minicbor::decode(&minicbor::to_vec(&before).unwrap()).unwrap();
+        assert_eq!((facts.platform, facts.started_at, facts.capacity), (platform, Wall(7), None));
     }
 
     #[test]

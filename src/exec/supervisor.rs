@@ -132,6 +132,11 @@ impl Supervisor {
         self.run
     }
 
+    /// What its start satisfies.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
     /// Does whatever brings it nearer to what is wished. `None` is wished for an instance that shall not be here; it is
     /// [gone](Supervisor::is_idle) once nothing runs.
     pub fn settle(&mut self, now: Mono, wish: Option<&Wish>, rng: &mut impl Rng) -> Option<Act> {

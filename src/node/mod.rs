@@ -1,8 +1,8 @@
 //! One member of the cluster: the pure engine, and the wiring that lets it act.
 //!
 //! `engine` decides, `runtime` carries out, `handle` is the door for requests, `shells` are the traits between. The shells that
-//! belong to the node itself stand here too: `store` (the database), `clock`, `lock`, `identity` (the key), `logs` (what all nodes
-//! have kept of output). `config` is what the user says, `layout` knows where files stand, and `run` puts it all together.
+//! belong to the node itself stand here too: `store` (the database), `clock`, `lock`, `identity` (the key), `host` (what this host
+//! offers), `logs` (what all nodes have kept of output). `config` is what the user says, `layout` knows where files stand, and `run` puts it all together.
 
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod engine;
@@ -12,6 +12,7 @@ pub mod handle;
 pub mod shells;
 
 pub mod clock;
+pub mod host;
 pub mod identity;
 pub mod lock;
 pub mod logs;

@@ -199,7 +199,7 @@ fn labels(given: &Fields, path: &str, mistakes: &mut Vec<Mistake>) {
         let path = joined(path, &shortened(name));
         if !seen.insert(name) {
             mistakes.push(Mistake::new(path, "given twice"));
-        } else if let Err(message) = (super::words::LABEL.check)(name).and_then(|()| text(&super::words::LABEL, node)) {
+        } else if let Err(message) = super::words::label_key(name).and_then(|()| text(&super::words::LABEL, node)) {
             mistakes.push(Mistake::new(path, message));
         }
     }

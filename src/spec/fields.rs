@@ -13,7 +13,6 @@ pub(super) const NOT_YET: &[&str] = &[
     "catchUpWindowSeconds",
     "cgroupParent",
     "concurrencyPolicy",
-    "constraints",
     "cpuCores",
     "cronAllowConcurrent",
     "cronScope",
@@ -77,6 +76,12 @@ pub const SECONDS_MAX: u64 = 366 * 86_400;
 
 /// Most memory in MiB: an exbibyte, so that a size in bytes still fits 64 bits.
 const MEBIBYTES_MAX: u64 = 1 << 40;
+
+/// Most processors that can be asked for: eight times what Linux can be built for.
+const CORES_MAX: u64 = 65_536;
+
+/// Highest version of Landlock's interface that can be asked for; ten were made in the first five years.
+const LANDLOCK_MAX: u64 = 1_000;
 
 /// Most entries of the other lists: far more than a program needs, little enough to be shown.
 const ENTRIES_MAX: usize = 256;
@@ -222,6 +227,12 @@ const PLACE: &[Field] = &[
 const CONSTRAINTS: &[Field] = &[
     field("labels", Labels, Empty, "labels that a node must have, with their values"),
     field("platform", Text(&words::PLATFORM), Empty, "as `linux/amd64`"),
+    field("os", Text(&words::PLATFORM_WORD), Empty, "as `linux`"),
+    field("arch", Text(&words::PLATFORM_WORD), Empty, "as `amd64`"),
+    field("coresMin", Whole(0, CORES_MAX), Absent::Whole(0), "least number of processors"),
+    field("memoryMinMB", Whole(0, MEBIBYTES_MAX), Absent::Whole(0), "least memory of the host, MiB"),
+    field("landlockMin", Whole(0, LANDLOCK_MAX), Absent::Whole(0), "least version of the kernel's Landlock"),
+    field("cgroup", Choice(&["v1", "v2", "hybrid"]), Unlike, "which control groups are mounted"),
 ];
 
 const MOUNT: &[Field] = &[

@@ -34,6 +34,9 @@ pub use schema::json_schema;
 pub use stored::StoredError;
 pub use tree::WRITTEN_LEN_MAX;
 
+use std::collections::BTreeMap;
+
+use crate::capacity::CgroupLayout;
 use crate::ids::{NodeName, ServiceName};
 
 /// A service or cron spec that was checked in full.
@@ -51,6 +54,8 @@ pub struct ServiceSpec {
     pub env: Vec<EnvVar>,
     /// Where its instances belong.
     pub placement: Placement,
+    /// What a node must have to run any of them.
+    pub constraints: Constraints,
     /// Whether it stays up or runs at due times.
     pub mode: RunMode,
 }
@@ -97,6 +102,31 @@ pub enum Place {
     Local,
     /// The node of that name.
     Node(NodeName),
+}
+
+/// What a node must have; by default nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Constraints {
+    /// Labels with exactly these values.
+    pub labels: BTreeMap<String, String>,
+    /// This operating system, as `linux`.
+    pub os: Option<String>,
+    /// This processor, as `amd64`.
+    pub arch: Option<String>,
+    /// At least so many processors.
+    pub cores_min: u32,
+    /// At least so much memory, in MiB.
+    pub memory_min_mb: u64,
+    /// At least this version of Landlock's interface.
+    pub landlock_min: u32,
+    /// These control groups.
+    pub cgroup: Option<CgroupLayout>,
+}
+
+/// Checks a label as it is given to a node. Fails with what is wrong with it.
+pub fn check_label(key: &str, value: &str) -> Result<(), String> {
+    words::label_key(key).map_err(|wrong| format!("the label's key {wrong}"))?;
+    words::label_value(value).map_err(|wrong| format!("the value of the label `{key}`: {wrong}"))
 }
 
 /// Whether a spec stays up or runs at due times.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::mistake::Mistakes;
 use super::tree::{Node, WRITTEN_LEN_MAX};
-use super::{Place, Placement, RunMode, ServiceSpec};
+use super::{Constraints, Place, Placement, RunMode, ServiceSpec};
 
 /// The version that this program writes, and the only one so far. It is raised when a field changes its meaning; a field that is
 /// only new is refused by older programs as it is.
@@ -110,6 +110,10 @@ impl ServiceSpec {
                     .collect(),
             ),
         };
+        let constraints = self.constraints.to_written();
+        if !constraints.is_empty() {
+            put("constraints", Value::Object(constraints));
+        }
         match &self.mode {
             RunMode::Service => {}
             RunMode::Cron(cron) => {
@@ -122,6 +126,35 @@ impl ServiceSpec {
                     put("jobTimeoutSeconds", json!(cron.timeout_seconds));
                 }
             }
+        }
+        fields
+    }
+}
+
+impl Constraints {
+    /// The fields that ask for something.
+    fn to_written(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        if !self.labels.is_empty() {
+            put("labels", json!(self.labels));
+        }
+        match (&self.os, &self.arch) {
+            (Some(os), Some(arch)) => drop(put("platform", json!(format!("{os}/{arch}")))),
+            (Some(os), None) => drop(put("os", json!(os))),
+            (None, Some(arch)) => drop(put("arch", json!(arch))),
+            (None, None) => {}
+        }
+        let least = [
+            ("coresMin", u64::from(self.cores_min)),
+            ("memoryMinMB", self.memory_min_mb),
+            ("landlockMin", u64::from(self.landlock_min)),
+        ];
+        for (name, number) in least.into_iter().filter(|(_, number)| *number != 0) {
+            put(name, json!(number));
+        }
+        if let Some(layout) = self.cgroup {
+            put("cgroup", json!(layout.word()));
         }
         fields
     }

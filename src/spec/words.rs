@@ -46,6 +46,8 @@ pub(super) const FILE: TextRule = rule(LABEL_LEN_MAX, Some("^[^/]+$"), file);
 pub(super) const LANDLOCK_MODES: TextRule = rule(4, Some("^[rwxc]+$"), landlock_modes);
 /// An operating system and a processor.
 pub(super) const PLATFORM: TextRule = rule(LABEL_LEN_MAX, Some("^([a-z0-9]+/[a-z0-9]+)?$"), platform);
+/// An operating system or a processor.
+pub(super) const PLATFORM_WORD: TextRule = rule(LABEL_LEN_MAX, Some("^[a-z0-9]*$"), platform_word);
 /// An IPv4 address.
 pub(super) const IP4: TextRule = rule(LABEL_LEN_MAX, None, ip4);
 /// `HOST:PORT`.
@@ -95,6 +97,20 @@ fn variable(text: &str) -> Result<(), String> {
 fn label(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
     only(text, allowed, "the letters a-z and A-Z, digits, `.`, `_`, `/` and `-`")
+}
+
+/// Checks a key that labels a node: a label that says something.
+pub(super) fn label_key(text: &str) -> Result<(), String> {
+    not_empty(text)?;
+    label_value(text)
+}
+
+/// Checks the value of a label.
+pub(super) fn label_value(text: &str) -> Result<(), String> {
+    if text.len() > LABEL_LEN_MAX {
+        return Err(format!("`{}` is {} bytes long, wanted at most {LABEL_LEN_MAX}", shortened(text), text.len()));
+    }
+    label(text)
 }
 
 fn user(text: &str) -> Result<(), String> {
@@ -152,6 +168,10 @@ fn platform(text: &str) -> Result<(), String> {
         None if text.is_empty() => Ok(()),
         _ => Err(format!("`{}` is no platform; one is written as `linux/amd64`", shortened(text))),
     }
+}
+
+fn platform_word(text: &str) -> Result<(), String> {
+    only(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit(), "the letters a-z and digits")
 }
 
 fn ip4(text: &str) -> Result<(), String> {

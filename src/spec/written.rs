@@ -4,12 +4,13 @@
 //! held against the table (`check`), and here the rules between fields are checked and the specification is built. A
 //! specification is built only where there is no mistake at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{ARGS_AND_ENV_LEN_MAX, FIELDS, REPLICAS_MAX, STRING_LEN_MAX};
 use super::mistake::{Mistake, Mistakes};
 use super::tree::{self, Fields, Node};
-use super::{CronSpec, EnvVar, NamedPlace, Place, Placement, RunMode, ServiceSpec, check};
+use super::{Constraints, CronSpec, EnvVar, NamedPlace, Place, Placement, RunMode, ServiceSpec, check};
+use crate::capacity::CgroupLayout;
 use crate::ids::{NodeName, ServiceName};
 
 impl ServiceSpec {
@@ -62,6 +63,7 @@ impl<'a> Rules<'a> {
         let cron = self.is_cron();
         let mode = cron.and_then(|cron| self.run_mode(cron));
         let placement = self.placement(cron == Some(true));
+        let constraints = self.constraints();
         let env = self.env();
         let args: Vec<String> = self.list("args").iter().filter_map(Node::text).map(str::to_owned).collect();
         self.sizes(&args, &env);
@@ -72,6 +74,7 @@ impl<'a> Rules<'a> {
             args,
             env,
             placement: placement?,
+            constraints,
             mode: mode?,
         })
     }
@@ -178,6 +181,34 @@ impl<'a> Rules<'a> {
             }
         }
         Some(set.unwrap_or(Placement::Named(named)))
+    }
+
+    fn constraints(&mut self) -> Constraints {
+        let Some(Node::Map(given)) = tree::field(self.top, "constraints") else { return Constraints::default() };
+        let word = |name: &str| text(given, name).filter(|word| !word.is_empty()).map(str::to_owned);
+        let mut constraints = Constraints {
+            labels: labels(tree::field(given, "labels")),
+            os: word("os"),
+            arch: word("arch"),
+            cores_min: whole(given, "coresMin").and_then(|number| u32::try_from(number).ok()).unwrap_or(0),
+            memory_min_mb: whole(given, "memoryMinMB").unwrap_or(0),
+            landlock_min: whole(given, "landlockMin").and_then(|number| u32::try_from(number).ok()).unwrap_or(0),
+            cgroup: word("cgroup")
+                .and_then(|word| CgroupLayout::ASKED_FOR.into_iter().find(|layout| layout.word() == word)),
+        };
+        if let Some((os, arch)) = word("platform").as_deref().and_then(|platform| platform.split_once('/')) {
+            for (name, given) in [("os", &constraints.os), ("arch", &constraints.arch)] {
+                if given.is_some() {
+                    self.wrong(
+                        format!("constraints.{name}"),
+                        "`constraints.platform` says it already; give one of them",
+                    );
+                }
+            }
+            constraints.os = Some(os.to_owned());
+            constraints.arch = Some(arch.to_owned());
+        }
+        constraints
     }
 
     fn env(&mut self) -> Vec<EnvVar> {
@@ -304,6 +335,11 @@ const ONE_RUN: &str = "a cron spec runs once for each due time, wanted 1";
 
 fn text<'a>(fields: &'a [(String, Node)], name: &str) -> Option<&'a str> {
     tree::field(fields, name).and_then(Node::text)
+}
+
+fn labels(given: Option<&Node>) -> BTreeMap<String, String> {
+    let Some(Node::Map(given)) = given else { return BTreeMap::new() };
+    given.iter().filter_map(|(key, node)| Some((key.clone(), node.text()?.to_owned()))).collect()
 }
 
 fn whole(fields: &[(String, Node)], name: &str) -> Option<u64> {

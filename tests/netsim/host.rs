@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use narun::blobs::image::Platform;
+use narun::capacity::{Capacity, CgroupLayout};
 use narun::crdt::admission::{Founding, Welcome};
 use narun::crdt::trust::Gone;
 use narun::ids::{NodeKey, NodeName};
@@ -120,6 +121,7 @@ impl Host {
             addresses: self.addresses(),
             platform: Platform::new("linux", "amd64"),
             labels: BTreeMap::new(),
+            capacity: capacity(),
             data_dir: self.layout.root().to_owned(),
             user: "narun".to_owned(),
         };
@@ -198,6 +200,19 @@ impl Host {
     fn power_off(&self) {
         self.keeper.die(false);
         self.clock.reboot();
+    }
+}
+
+/// What every machine offers.
+fn capacity() -> Capacity {
+    Capacity {
+        cores: 4,
+        memory_bytes: 8 << 30,
+        kernel: "6.12.0".to_owned(),
+        landlock_abi: 6,
+        cgroup: CgroupLayout::V2,
+        cgroup_controllers: vec!["cpu".to_owned(), "memory".to_owned()],
+        is_root: true,
     }
 }
 

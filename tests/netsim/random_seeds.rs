@@ -73,6 +73,9 @@ async fn chaos(mut world: World) {
     let mut schedule = faults::schedule(&mut fate, world.hosts.len(), span).into_iter().peekable();
     let start = Instant::now();
     let mut next_wish = random::millis(&mut stream, 100, 2_000);
+    // A chance of its own, so that what comes of a seed is otherwise as it was.
+    let mut drains = random::stream(seed, "drains");
+    let mut next_drain = random::millis(&mut drains, 1_000, 30_000);
     while start.elapsed() < span {
         while let Some((_, fault)) = schedule.next_if(|(at, _)| *at <= start.elapsed()) {
             faults::strike(&mut world, fault).await;
@@ -81,8 +84,12 @@ async fn chaos(mut world: World) {
             workload::random_wish(&world, &mut stream);
             next_wish += random::millis(&mut stream, 50, 4_000);
         }
+        if next_drain <= start.elapsed() {
+            workload::random_drain(&world, &mut drains);
+            next_drain += random::millis(&mut drains, 1_000, 20_000);
+        }
         let next_fault = schedule.peek().map_or(span, |(at, _)| *at);
-        let next = next_fault.min(next_wish).min(span);
+        let next = next_fault.min(next_wish).min(next_drain).min(span);
         world.run_for(next.saturating_sub(start.elapsed()).max(Duration::from_millis(1))).await;
     }
     // Now and then a host does not come back.

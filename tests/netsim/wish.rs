@@ -6,7 +6,7 @@ use std::time::Duration;
 use narun::blobs::image::{Image, Platform};
 use narun::ids::{BlobHash, NodeName, ServiceName};
 use narun::node::engine::input::{Deploy, Request};
-use narun::spec::{NamedPlace, Place, Placement, RunMode, ServiceSpec};
+use narun::spec::{Constraints, NamedPlace, Place, Placement, RunMode, ServiceSpec};
 
 use crate::program::Program;
 
@@ -45,6 +45,8 @@ pub(crate) struct Deployment {
     pub(crate) program: Program,
     /// Where they belong.
     pub(crate) placement: Placement,
+    /// What a node must have.
+    pub(crate) constraints: Constraints,
     /// The binary.
     pub(crate) blob: BlobHash,
     /// Its size in bytes.
@@ -59,6 +61,7 @@ impl Deployment {
             mark: mark.to_owned(),
             program: Program::Runs,
             placement,
+            constraints: Constraints::default(),
             blob: BlobHash::of(mark.as_bytes()),
             size: 200_000,
         }
@@ -76,6 +79,12 @@ impl Deployment {
         self
     }
 
+    /// The same on nodes with that label only.
+    pub(crate) fn labelled(mut self, key: &str, value: &str) -> Self {
+        self.constraints.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
     /// The arguments that its instances are to be started with.
     pub(crate) fn args(&self) -> Vec<String> {
         self.program.args(&self.mark)
@@ -89,6 +98,7 @@ impl Deployment {
             args: self.args(),
             env: Vec::new(),
             placement: self.placement.clone(),
+            constraints: self.constraints.clone(),
             mode: RunMode::Service,
         }
     }
@@ -116,13 +126,13 @@ impl Wish {
     /// As a node is asked. `acks` and how long to wait for them count for a deploy.
     pub(crate) fn request(&self, acks: u32) -> Request {
         match self.clone() {
-            Self::Deploy(deployment) => Request::Deploy(Deploy {
+            Self::Deploy(deployment) => Request::Deploy(Box::new(Deploy {
                 spec: deployment.spec(),
                 images: vec![deployment.image()],
                 acks,
                 acks_timeout: Duration::from_secs(20),
                 dry_run: false,
-            }),
+            })),
             Self::Scale { service, node, replicas } => Request::Scale { service, node, replicas },
             Self::Delete(service) => Request::Delete { service },
             Self::Stop(service) => Request::Stop { service },

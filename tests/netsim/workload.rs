@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 
 use narun::ids::ServiceName;
 use narun::node::engine::effect::{Refusal, Response};
+use narun::node::engine::input::Request;
 
 use crate::program::Program;
 use crate::random::{self, Stream};
@@ -67,6 +68,21 @@ pub(crate) fn random_wish(world: &World, stream: &mut Stream) {
         _ => Wish::Delete(service),
     };
     submit(world, host, wish, 1);
+}
+
+/// Drains one random host or brings it back, at a random node.
+pub(crate) fn random_drain(world: &World, stream: &mut Stream) {
+    let up = world.up();
+    if up.is_empty() {
+        return;
+    }
+    let handle = world.handle(*random::pick(stream, &up));
+    let node = world.hosts[stream.random_range(0..world.hosts.len())].name.clone();
+    let drains = stream.random_bool(0.5);
+    world.trace.record(node.as_str(), if drains { "drain" } else { "uncordon" }, &[]);
+    let request = if drains { Request::DrainNode { node } } else { Request::UncordonNode { node } };
+    // Whether it was taken is seen in what the nodes show in the end.
+    tokio::spawn(async move { handle.request(request).await });
 }
 
 fn deployment(world: &World, stream: &mut Stream, service: &ServiceName) -> Deployment {

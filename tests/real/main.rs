@@ -10,6 +10,7 @@ mod hostile;
 mod instances;
 mod keeper;
 mod membership;
+mod nodes;
 mod output;
 mod skip;
 mod surface;

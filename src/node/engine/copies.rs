@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::effect::Effect;
 use super::input::BlobEvent;
-use crate::blobs::plan::keepers;
+use crate::blobs::plan::{Holders, keepers};
 use crate::exec::backoff::Backoff;
 use crate::ids::{BlobHash, NodeKey};
 use crate::time::Mono;
@@ -128,7 +128,7 @@ impl Copies {
         now: Mono,
         me: NodeKey,
         needs: &BTreeMap<BlobHash, Need>,
-        nodes: &BTreeSet<NodeKey>,
+        nodes: &Holders,
     ) -> Vec<Effect> {
         if !self.known {
             return Vec::new();

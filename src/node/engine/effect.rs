@@ -3,6 +3,7 @@
 //! A closed enum again, and beside it the [`Turn`], which makes *persist, then act* a type: gated effects can only be taken
 //! out of a [`Pending`] by showing the proof, made by the disk alone, that its changes are durable.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::crdt::admission::Signed;
@@ -93,6 +94,18 @@ pub enum Response {
     Deleted {
         /// False where there was none.
         existed: bool,
+    },
+    /// The node's labels are asked for.
+    Labelled {
+        /// All that it has with them.
+        labels: BTreeMap<String, String>,
+        /// False where nothing had to be changed.
+        changed: bool,
+    },
+    /// The node is drained, or is not any more.
+    NodeSet {
+        /// False where it was so already.
+        changed: bool,
     },
     /// The ticket stands.
     Ticket(crate::crdt::ticket::Ticket),

@@ -2,6 +2,7 @@
 //!
 //! A closed enum: something new that can happen is a new variant, and every match sees it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::blobs::image::Image;
@@ -69,7 +70,7 @@ pub enum BlobEvent {
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Store a new revision of a service.
-    Deploy(Deploy),
+    Deploy(Box<Deploy>),
     /// Forget a service, and stop its instances.
     Delete {
         /// Which one.
@@ -98,6 +99,25 @@ pub enum Request {
     Restart {
         /// Which one.
         service: ServiceName,
+    },
+    /// Set and remove labels of a node, which may be down.
+    LabelNode {
+        /// Which one.
+        node: NodeName,
+        /// Values by key.
+        set: BTreeMap<String, String>,
+        /// Keys.
+        remove: BTreeSet<String>,
+    },
+    /// Give a node nothing new, and move away what it runs.
+    DrainNode {
+        /// Which one.
+        node: NodeName,
+    },
+    /// Undo that.
+    UncordonNode {
+        /// Which one.
+        node: NodeName,
     },
     /// Make a ticket that admits new members.
     CreateTicket {

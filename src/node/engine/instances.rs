@@ -1,6 +1,6 @@
 //! The instances on this node: what is wanted here against what is here. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
@@ -39,6 +39,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) known: &'a Known,
     /// All seats of the service in the cluster, in order.
     pub(super) seats: &'a [Seat],
+    /// The indices that this node keeps although they belong on other nodes, until they are ready there.
+    pub(super) lingering: &'a BTreeSet<u32>,
     /// Whether a node is not to be waited for in a rollout.
     pub(super) is_gone: &'a dyn Fn(&NodeKey) -> bool,
     /// Whether the binary is here and can be run.
@@ -164,13 +166,8 @@ impl Instances {
         rng: &mut ChaCha8Rng,
         out: &mut Out,
     ) {
-        let wanted: Vec<usize> = around
-            .seats
-            .iter()
-            .enumerate()
-            .filter(|(_, seat)| seat.node == Some(around.me))
-            .map(|(at, _)| at)
-            .collect();
+        let wanted: Vec<usize> =
+            around.seats.iter().enumerate().filter(|(_, seat)| seat.is_of(&around.me)).map(|(at, _)| at).collect();
         if let Some(service) = service {
             let target = target_of(service);
             for at in &wanted {
@@ -201,11 +198,18 @@ impl Instances {
     ) {
         let one = self.here.get_mut(id).expect("settled instances are in the table");
         let image = wanted.and_then(|(service, _)| image_for(service, around.config));
-        let wish = wanted.map(|(service, seat)| Wish {
-            target: target_of(service),
-            executable: image.is_some_and(|image| (around.is_executable)(image)),
-            may_replace: may_replace(service, seat, around),
-        });
+        let wish = match wanted {
+            Some((service, seat)) => Some(Wish {
+                target: target_of(service),
+                executable: image.is_some_and(|image| (around.is_executable)(image)),
+                may_replace: may_replace(service, seat, around),
+            }),
+            // As it is, and not started again.
+            None if !one.is_idle() && around.lingering.contains(&id.index) => {
+                Some(Wish { target: one.target(), executable: false, may_replace: false })
+            }
+            None => None,
+        };
         match one.settle(around.now.mono, wish.as_ref(), rng) {
             Some(Act::Launch(run)) => {
                 let (service, _) = wanted.expect("only what is wanted is launched");
@@ -267,7 +271,8 @@ fn image_for<'a>(service: &'a Service, config: &EngineConfig) -> Option<&'a Imag
 /// waited for.
 fn may_replace(service: &Service, seat: usize, around: &Surroundings<'_>) -> bool {
     around.seats[..seat].iter().all(|earlier| {
-        let Some(node) = earlier.node.filter(|node| !(around.is_gone)(node)) else { return true };
+        let waited_for = earlier.node.filter(|node| earlier.withheld.is_none() && !(around.is_gone)(node));
+        let Some(node) = waited_for else { return true };
         let report = around.known.report(&service.name, &node);
         let instance = report.and_then(|report| report.instances.iter().find(|one| one.index == earlier.index));
         instance.is_some_and(|one| one.ready && one.launch_hash == service.current.launch_hash)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::placement::Incumbent;
-use crate::crdt::roster::{CatalogReport, Facts, Holdings, Record, Report, State, Subject};
+use crate::crdt::roster::{CatalogReport, Facts, Holdings, InstanceReport, Record, Report, State, Subject};
 use crate::crdt::tree::Version;
 use crate::ids::{BlobHash, NodeKey, ServiceName};
 
@@ -15,6 +15,8 @@ pub(super) struct Known {
     catalogs: BTreeMap<NodeKey, Version>,
     /// With the life in which each was said.
     reports: BTreeMap<ServiceName, BTreeMap<NodeKey, (u64, Report)>>,
+    /// The services that each node reports instances of.
+    services_of: BTreeMap<NodeKey, BTreeSet<ServiceName>>,
     /// The latest life in which each node has spoken.
     boots: BTreeMap<NodeKey, u64>,
 }
@@ -49,6 +51,11 @@ impl Known {
         } else if let Some(service) = record.subject.as_service() {
             let reports = self.reports.entry(service.clone()).or_default();
             let report = decode::<Report>(record).filter(|report| !report.instances.is_empty());
+            let services = self.services_of.entry(node).or_default();
+            match &report {
+                Some(_) => services.insert(service.clone()),
+                None => services.remove(&service),
+            };
             set(reports, node, report.map(|report| (record.stamp.boot, report)));
             if reports.is_empty() {
                 self.reports.remove(&service);
@@ -65,6 +72,7 @@ impl Known {
         self.holdings.remove(node);
         self.catalogs.remove(node);
         self.boots.remove(node);
+        self.services_of.remove(node);
         self.reports.retain(|_, reports| {
             reports.remove(node);
             !reports.is_empty()
@@ -96,9 +104,31 @@ impl Known {
         self.reports.get(service)?.get(node).map(|(_, report)| report)
     }
 
+    /// The services that one node reports instances of.
+    pub(super) fn services_of(&self, node: &NodeKey) -> impl Iterator<Item = &ServiceName> {
+        self.services_of.get(node).into_iter().flatten()
+    }
+
     /// The services that anybody reports instances of.
     pub(super) fn reported_services(&self) -> impl Iterator<Item = &ServiceName> {
         self.reports.keys()
+    }
+
+    /// Whether a node says, in its present life, that an instance started under this hash is ready. `boot_of` as below.
+    pub(super) fn is_ready(
+        &self,
+        service: &ServiceName,
+        node: &NodeKey,
+        index: u32,
+        launch_hash: BlobHash,
+        boot_of: impl Fn(&NodeKey) -> u64,
+    ) -> bool {
+        let Some((boot, report)) = self.reports.get(service).and_then(|reports| reports.get(node)) else {
+            return false;
+        };
+        let is_of_this_life = *boot >= self.boots.get(node).copied().unwrap_or(0).max(boot_of(node));
+        let is_up = |one: &InstanceReport| one.ready && one.state == State::Running && one.launch_hash == launch_hash;
+        is_of_this_life && report.instances.iter().any(|one| one.index == index && is_up(one))
     }
 
     /// Who has which index of a service. `boot_of` is the latest life of a node that was heard of otherwise: what a node said in an

@@ -5,11 +5,13 @@
 //! was not seeded; all maps are ordered. So a seed replays to the byte in `tests/netsim/`.
 //!
 //! The parts, in the order in which a turn goes through them: `network` and `requests` apply inputs to the catalog, the roster
-//! and the parts below; `trust` says who is a member, `cluster` how each fares; `services` is what the catalog asks for; `placement` says
-//! who runs what; `copies` looks after blobs; `instances` after processes; `housekeeping` ends histories; `readmodel` builds the view.
+//! and the parts below; `trust` says who is a member, `cluster` how each fares; `node_settings` is what users ask of nodes, `services`
+//! what the catalog asks for; `eligibility` says who can run it, `placement` who does; `copies` looks after blobs; `instances` after
+//! processes; `housekeeping` ends histories; `readmodel` builds the view.
 
 pub mod cluster;
 pub mod effect;
+pub mod eligibility;
 pub mod input;
 pub mod placement;
 pub mod services;
@@ -21,6 +23,7 @@ mod housekeeping;
 mod instances;
 mod known;
 mod network;
+mod node_settings;
 mod out;
 mod readmodel;
 mod requests;
@@ -29,6 +32,8 @@ mod settle;
 mod tickets;
 mod trust;
 
+#[cfg(test)]
+mod node_tests;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +44,7 @@ use std::sync::Arc;
 use rand_chacha::ChaCha8Rng;
 
 use crate::blobs::image::Platform;
+use crate::capacity::Capacity;
 use crate::crdt::admission::{Founding, Signatures, Welcome};
 use crate::crdt::catalog::Catalog;
 use crate::crdt::document::Actor;
@@ -56,8 +62,9 @@ use housekeeping::Housekeeping;
 use input::Input;
 use instances::Instances;
 use known::Known;
+use node_settings::Settings;
 use out::Out;
-use placement::Seat;
+use placement::{Drain, Seat};
 use readmodel::ReadModel;
 use services::Services;
 use tickets::Tickets;
@@ -80,8 +87,10 @@ pub struct EngineConfig {
     pub addresses: Vec<String>,
     /// What its programs must be made for.
     pub platform: Platform,
-    /// Labels by key.
+    /// Labels by key, as the node was started with them.
     pub labels: BTreeMap<String, String>,
+    /// What its host offers.
+    pub capacity: Capacity,
     /// Absolute path of the data directory, for the paths in launch plans.
     pub data_dir: PathBuf,
     /// The name of the user whom the node runs as.
@@ -126,6 +135,9 @@ pub struct Engine {
     peers: Vec<Peer>,
     known: Known,
     services: Services,
+    settings: Settings,
+    /// How far each drained member is.
+    drains: BTreeMap<NodeKey, Drain>,
     seats: BTreeMap<ServiceName, Vec<Seat>>,
     copies: Copies,
     instances: Instances,

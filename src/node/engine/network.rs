@@ -326,6 +326,8 @@ impl Engine {
             self.service_changed(&name);
         } else if key.as_admission().is_some() || key.as_removal().is_some() {
             self.statements_changed(key, out);
+        } else if let Some(node) = key.as_node() {
+            self.node_settings_changed(node);
         }
     }
 

@@ -2,11 +2,13 @@
 //!
 //! Named places are as named. Instances that narun places go by rendezvous hashing (Thaler and Ravishankar, 1998) over the
 //! eligible nodes, the least loaded first, so that replicas spread; whoever reports an index keeps it while it stands, so that a
-//! node that comes back takes nothing away.
+//! node that comes back takes nothing away. A drained node gets nothing, and keeps an index only while no other node can take it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::cluster::Standing;
+use super::eligibility::{Fit, Obstacle};
 use crate::ids::{NodeKey, NodeName, ServiceName};
 use crate::spec::{Place, Placement};
 
@@ -19,10 +21,21 @@ pub struct Candidate {
     pub name: NodeName,
     /// Whether it keeps and gets instances.
     pub standing: Standing,
-    /// Whether there is a binary for its platform; false while its platform is not known.
-    pub eligible: bool,
-    /// Whether its platform is not known yet. What it reports it keeps all the same: it could not run it otherwise.
-    pub unknown: bool,
+    /// Whether it can run the service.
+    pub fit: Fit,
+    /// Whether its user wants it empty.
+    pub drain: Drain,
+}
+
+/// How far a node is drained.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Drain {
+    /// Nothing that other nodes could run is left: what is bound to it is stopped.
+    Empty,
+    /// Its instances are to go to other nodes; those that cannot wait until the others have gone.
+    Moving,
+    /// It is not drained.
+    No,
 }
 
 /// Who reports an index.
@@ -43,6 +56,36 @@ pub struct Seat {
     pub name: Option<NodeName>,
     /// The node; none when no member has that name.
     pub node: Option<NodeKey>,
+    /// Why the node must not run it for now, although it is named.
+    pub withheld: Option<Withheld>,
+}
+
+/// Why a named node must not run an instance for now.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Withheld {
+    /// It is drained.
+    Drained,
+    /// It does not meet these constraints any more.
+    Unmet(Vec<Obstacle>),
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drained => f.write_str("the node is drained"),
+            Self::Unmet(obstacles) => {
+                let told: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+                f.write_str(&told.join("; "))
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// Whether this node is to run it now.
+    pub fn is_of(&self, node: &NodeKey) -> bool {
+        self.node == Some(*node) && self.withheld.is_none()
+    }
 }
 
 /// All wanted instances of a service, by index and node name.
@@ -57,24 +100,54 @@ pub fn seats(
             let mut seats = Vec::new();
             for place in places {
                 let Place::Node(name) = &place.node else { continue };
-                let node = candidates.iter().find(|candidate| candidate.name == *name).map(|candidate| candidate.key);
-                seats.extend((0..place.replicas).map(|index| Seat { index, name: Some(name.clone()), node }));
+                let node = candidates.iter().find(|candidate| candidate.name == *name);
+                seats.extend((0..place.replicas).map(|index| Seat {
+                    index,
+                    name: Some(name.clone()),
+                    node: node.map(|node| node.key),
+                    withheld: node.and_then(|node| withheld(node, index, incumbents)),
+                }));
             }
             seats
         }
         Placement::EachNode { replicas } => {
-            let eligible = candidates.iter().filter(|candidate| candidate.eligible);
             let seat = |candidate: &Candidate, index| Seat {
                 index,
                 name: Some(candidate.name.clone()),
                 node: Some(candidate.key),
+                withheld: None,
             };
-            eligible.flat_map(|candidate| (0..*replicas).map(move |index| seat(candidate, index))).collect()
+            let fitting = candidates.iter().filter(|candidate| candidate.fit == Fit::Fits);
+            let each = fitting.flat_map(|candidate| (0..*replicas).map(move |index| (candidate, index)));
+            each.filter(|(candidate, index)| !is_drained_of(candidate, *index, incumbents))
+                .map(|(candidate, index)| seat(candidate, index))
+                .collect()
         }
         Placement::Cluster { replicas } => spread(service, *replicas, candidates, incumbents),
     };
     seats.sort();
     seats
+}
+
+fn withheld(node: &Candidate, index: u32, incumbents: &BTreeMap<u32, Vec<Incumbent>>) -> Option<Withheld> {
+    if let Fit::Unfit(obstacles) = &node.fit {
+        // That a binary is missing is said by the node itself, which waits for one.
+        let unmet: Vec<_> = obstacles.iter().filter(|it| matches!(it, Obstacle::Unmet(_))).cloned().collect();
+        if !unmet.is_empty() {
+            return Some(Withheld::Unmet(unmet));
+        }
+    }
+    is_drained_of(node, index, incumbents).then_some(Withheld::Drained)
+}
+
+/// Whether a drain keeps a node from running an index that cannot go elsewhere: it starts nothing new, and stops what it has last.
+fn is_drained_of(node: &Candidate, index: u32, incumbents: &BTreeMap<u32, Vec<Incumbent>>) -> bool {
+    let has_it = || incumbents.get(&index).is_some_and(|claims| claims.iter().any(|claim| claim.node == node.key));
+    match node.drain {
+        Drain::No => false,
+        Drain::Moving => !has_it(),
+        Drain::Empty => true,
+    }
 }
 
 fn spread(
@@ -83,27 +156,33 @@ fn spread(
     candidates: &[Candidate],
     incumbents: &BTreeMap<u32, Vec<Incumbent>>,
 ) -> Vec<Seat> {
+    let waits = candidates.iter().any(|candidate| candidate.standing == Standing::Unheard);
+    let is_open = |candidate: &&Candidate| {
+        let fits = candidate.fit == Fit::Fits && candidate.drain == Drain::No;
+        fits && candidate.standing == Standing::Good && !waits
+    };
+    let open: Vec<&Candidate> = candidates.iter().filter(is_open).collect();
     let mut load: BTreeMap<NodeKey, u32> = BTreeMap::new();
     let mut kept: BTreeMap<u32, &Candidate> = BTreeMap::new();
     for index in 0..replicas {
         let claims = incumbents.get(&index).map_or(&[][..], |claims| &claims[..]);
         let standing = claims.iter().filter_map(|claim| {
             let candidate = candidates.iter().find(|candidate| candidate.key == claim.node)?;
-            let suited = candidate.eligible || candidate.unknown;
+            let suited = !matches!(candidate.fit, Fit::Unfit(_));
             (suited && candidate.standing > Standing::Gone).then_some((claim, candidate))
         });
-        // Where two nodes run one index after a partition, both see the same one stay.
+        // Where two nodes run one index after a partition, both see the same one stay. Who takes over from a drained node has
+        // the index from its first word on, though the other still runs it.
         let best = standing.max_by_key(|(claim, candidate)| {
-            (claim.running, candidate.standing, score(service, index, &candidate.key))
+            (candidate.drain == Drain::No, claim.running, candidate.standing, score(service, index, &candidate.key))
         });
-        if let Some((_, candidate)) = best {
+        if let Some((_, candidate)) = best
+            && (candidate.drain == Drain::No || open.is_empty())
+        {
             kept.insert(index, candidate);
             *load.entry(candidate.key).or_default() += 1;
         }
     }
-    let waits = candidates.iter().any(|candidate| candidate.standing == Standing::Unheard);
-    let open = |candidate: &&Candidate| candidate.eligible && candidate.standing == Standing::Good && !waits;
-    let open: Vec<&Candidate> = candidates.iter().filter(open).collect();
     let mut seats = Vec::new();
     for index in 0..replicas {
         let chosen = kept.get(&index).copied().or_else(|| {
@@ -117,6 +196,7 @@ fn spread(
             index,
             name: chosen.map(|candidate| candidate.name.clone()),
             node: chosen.map(|candidate| candidate.key),
+            withheld: None,
         });
     }
     seats
@@ -133,134 +213,4 @@ fn score(service: &ServiceName, index: u32, node: &NodeKey) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::spec::NamedPlace;
-
-    fn name(text: &str) -> NodeName {
-        NodeName::new(text).unwrap()
-    }
-
-    fn candidate(n: u8) -> Candidate {
-        Candidate {
-            key: NodeKey([n; 32]),
-            name: name(&format!("n{n}")),
-            standing: Standing::Good,
-            eligible: true,
-            unknown: false,
-        }
-    }
-
-    fn web() -> ServiceName {
-        ServiceName::new("web").unwrap()
-    }
-
-    fn reports(seats: &[Seat]) -> BTreeMap<u32, Vec<Incumbent>> {
-        let mut incumbents: BTreeMap<u32, Vec<Incumbent>> = BTreeMap::new();
-        for seat in seats {
-            if let Some(node) = seat.node {
-                incumbents.entry(seat.index).or_default().push(Incumbent { node, running: true });
-            }
-        }
-        incumbents
-    }
-
-    fn counts(seats: &[Seat]) -> BTreeMap<NodeKey, usize> {
-        let mut counts = BTreeMap::new();
-        for seat in seats {
-            *counts.entry(seat.node.unwrap()).or_default() += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn named_places_are_as_named_even_when_the_node_is_unknown() {
-        let places = vec![
-            NamedPlace { node: Place::Node(name("n2")), replicas: 2 },
-            NamedPlace { node: Place::Node(name("elsewhere")), replicas: 1 },
-        ];
-        let seats = seats(&web(), &Placement::Named(places), &[candidate(1), candidate(2)], &BTreeMap::new());
-        assert_eq!(seats.len(), 3);
-        assert_eq!(seats.iter().filter(|seat| seat.node == Some(NodeKey([2; 32]))).count(), 2);
-        assert_eq!(seats.iter().filter(|seat| seat.node.is_none()).count(), 1);
-    }
-
-    #[test]
-    fn a_node_of_the_wrong_platform_gets_nothing() {
-        let mut other = candidate(2);
-        other.eligible = false;
-        let seats = seats(&web(), &Placement::EachNode { replicas: 1 }, &[candidate(1), other], &BTreeMap::new());
-        assert_eq!(seats.len(), 1);
-    }
-
-    #[test]
-    fn of_two_that_run_one_index_every_node_keeps_the_same() {
-        let incumbents = BTreeMap::from([(
-            0,
-            vec![
-                Incumbent { node: NodeKey([1; 32]), running: true },
-                Incumbent { node: NodeKey([2; 32]), running: true },
-            ],
-        )]);
-        let one = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(1), candidate(2)], &incumbents);
-        let other = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(2), candidate(1)], &incumbents);
-        assert_eq!(one, other);
-    }
-
-    #[test]
-    fn a_node_that_has_just_started_places_nothing_new_before_it_has_heard_of_all() {
-        let unheard = Candidate { standing: Standing::Unheard, ..candidate(2) };
-        let incumbents = BTreeMap::from([(1, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
-        let placement = Placement::Cluster { replicas: 2 };
-        let placed = seats(&web(), &placement, &[candidate(1), unheard], &incumbents);
-        assert_eq!(placed.iter().map(|seat| seat.node).collect::<Vec<_>>(), [None, Some(NodeKey([2; 32]))]);
-    }
-
-    #[test]
-    fn who_runs_an_index_keeps_it_while_its_platform_is_not_known() {
-        let stranger = Candidate { eligible: false, unknown: true, ..candidate(2) };
-        let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
-        let placement = Placement::Cluster { replicas: 2 };
-        let placed = seats(&web(), &placement, &[candidate(1), stranger], &incumbents);
-        assert_eq!(
-            placed.iter().map(|seat| seat.node).collect::<Vec<_>>(),
-            [Some(NodeKey([2; 32])), Some(NodeKey([1; 32]))]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn replicas_spread_evenly(nodes in 1_u8..9, replicas in 1_u32..40) {
-            let candidates: Vec<_> = (1..=nodes).map(candidate).collect();
-            let placed = seats(&web(), &Placement::Cluster { replicas }, &candidates, &BTreeMap::new());
-            prop_assert_eq!(placed.len(), replicas as usize);
-            let counts = counts(&placed);
-            let (most, fewest) = (counts.values().max().unwrap(), counts.values().min().unwrap());
-            prop_assert!(most - fewest <= 1 || replicas < u32::from(nodes));
-        }
-
-        #[test]
-        fn only_the_instances_of_a_lost_node_move(nodes in 2_u8..9, replicas in 1_u32..40, lost in 0_u8..9) {
-            let mut candidates: Vec<_> = (1..=nodes).map(candidate).collect();
-            let before = seats(&web(), &Placement::Cluster { replicas }, &candidates, &BTreeMap::new());
-            let lost = usize::from(lost % nodes);
-            candidates[lost].standing = Standing::Grace;
-            let grace = seats(&web(), &Placement::Cluster { replicas }, &candidates, &reports(&before));
-            prop_assert_eq!(&grace, &before, "nothing moves within the grace");
-            candidates[lost].standing = Standing::Gone;
-            let after = seats(&web(), &Placement::Cluster { replicas }, &candidates, &reports(&before));
-            for (old, new) in before.iter().zip(&after) {
-                if old.node == Some(candidates[lost].key) {
-                    prop_assert_ne!(old.node, new.node);
-                } else {
-                    prop_assert_eq!(old, new);
-                }
-            }
-            candidates[lost].standing = Standing::Good;
-            let back = seats(&web(), &Placement::Cluster { replicas }, &candidates, &reports(&after));
-            prop_assert_eq!(back, after, "who comes back takes nothing away");
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,12 @@
 //! From what the engine knows to what people see. Pure.
 
+mod moves;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Engine;
+use super::placement::Seat;
 use super::services::{Rev, Service};
 use super::view::{
     ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionView, ServiceView, View,
@@ -92,6 +95,8 @@ impl Engine {
                 joined_at: member.at,
                 started_at: facts.map(|facts| facts.started_at),
                 instances: running.get(key).copied().unwrap_or(0),
+                capacity: facts.and_then(|facts| facts.capacity.clone()),
+                drain: self.drain_view(key, instances),
             }
         };
         let mut nodes: Vec<NodeView> = self.cluster.members().iter().map(view).collect();
@@ -104,11 +109,15 @@ impl Engine {
         for seat in self.seats.get(&service.name).into_iter().flatten() {
             *desired.entry(seat.name.clone()).or_default() += 1;
         }
+        let wanted = |(node, desired): (Option<NodeName>, u32)| {
+            let why = node.is_none().then(|| self.obstacles(service, None));
+            WantedView { node, desired, why }
+        };
         ServiceView {
             name: service.name.clone(),
             current: revision_view(&service.current),
             history: service.history.iter().map(revision_view).collect(),
-            wanted: desired.into_iter().map(|(node, desired)| WantedView { node, desired }).collect(),
+            wanted: desired.into_iter().map(wanted).collect(),
         }
     }
 
@@ -120,9 +129,9 @@ impl Engine {
 
     fn instance_views_of(&self, name: &ServiceName) -> Vec<InstanceView> {
         let service = self.services.get(name);
-        let mut seats: BTreeSet<(u32, NodeKey)> = BTreeSet::new();
+        let mut seats: BTreeMap<(u32, NodeKey), &Seat> = BTreeMap::new();
         for seat in self.seats.get(name).into_iter().flatten() {
-            seats.extend(seat.node.map(|node| (seat.index, node)));
+            seats.extend(seat.node.map(|node| ((seat.index, node), seat)));
         }
         let mut views = Vec::new();
         for (key, report) in self.known.reports(name) {
@@ -130,17 +139,21 @@ impl Engine {
             for instance in &report.instances {
                 let mut view = self.blank_instance(name, instance.index, *key, node.clone());
                 fill(&mut view, instance);
-                view.wanted = seats.remove(&(instance.index, *key));
+                view.wanted = seats.remove(&(instance.index, *key)).is_some();
                 view.current = service.is_some_and(|service| service.current.launch_hash == instance.launch_hash);
                 views.push(view);
             }
         }
-        for (index, key) in seats {
+        for ((index, key), seat) in seats {
             let Some(node) = self.name_of(&key) else { continue };
             let mut view = self.blank_instance(name, index, key, node.clone());
             view.wanted = true;
             view.current = true;
             view.revision = service.map_or(0, |service| service.current.revision.number);
+            if let Some(withheld) = &seat.withheld {
+                view.state = InstanceState::Stopped;
+                view.error = Some(withheld.to_string());
+            }
             views.push(view);
         }
         views.sort_by(|a, b| (a.index, &a.node).cmp(&(b.index, &b.node)));
@@ -221,8 +234,13 @@ impl Engine {
             let unplaced: u32 =
                 service.wanted.iter().filter(|wanted| wanted.node.is_none()).map(|wanted| wanted.desired).sum();
             if unplaced > 0 {
-                let text = format!("{unplaced} instances have no node that can run them");
-                tell(&service.name, text, "add a node, or a binary for the platforms that the nodes have");
+                let why = service.wanted.iter().find_map(|wanted| wanted.why.as_deref()).unwrap_or_default();
+                let text = format!("{unplaced} instances have no node that can run them: {why}");
+                tell(
+                    &service.name,
+                    text,
+                    "add a node or a binary, label or uncordon a node, or deploy with other constraints",
+                );
             }
             for wanted in &service.wanted {
                 let Some(node) = &wanted.node else { continue };
@@ -239,12 +257,16 @@ impl Engine {
             let Some(error) = &one.error else { continue };
             let id = format!("{}-{} on {}", one.service, one.index, one.node);
             let hint = match one.state {
+                InstanceState::Stopped => "`narun node info` shows the node's labels, and whether it is drained",
                 InstanceState::CrashLoop => {
                     "it is not tried again before `service start`, `service restart` or a new deploy"
                 }
                 _ => "it is tried again by itself; `narun logs` may tell more",
             };
-            let text = format!("{}, {} restarts: {error}", one.state.word(), one.restarts);
+            let text = match one.state {
+                InstanceState::Stopped => format!("stopped: {error}"),
+                state => format!("{}, {} restarts: {error}", state.word(), one.restarts),
+            };
             tell(&id, text, hint);
         }
         for ((key, kind), count) in &self.refused {

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::effect::{Refusal, RefusalCode, Response};
+use super::eligibility::held_against;
 use super::input::{Deploy, Request};
 use super::out::Out;
 use super::services::Service;
@@ -25,7 +26,7 @@ pub(super) type Answer = Result<Response, Refusal>;
 impl Engine {
     pub(super) fn apply_request(&mut self, id: u64, request: Request, out: &mut Out) {
         let response = match request {
-            Request::Deploy(deploy) => match self.deploy(id, deploy, out) {
+            Request::Deploy(deploy) => match self.deploy(id, *deploy, out) {
                 Some(answer) => answer,
                 None => return,
             },
@@ -34,6 +35,9 @@ impl Engine {
             Request::Stop { service } => self.stop(&service, out),
             Request::Start { service } => self.start(&service, out),
             Request::Restart { service } => self.restart(&service, out),
+            Request::LabelNode { node, set, remove } => self.label_node(&node, set, &remove, out),
+            Request::DrainNode { node } => self.drain_node(&node, out),
+            Request::UncordonNode { node } => self.uncordon_node(&node, out),
             Request::CreateTicket { ttl, uses, role, secret } => {
                 self.create_ticket(Grant { ttl, uses, role }, secret, out)
             }
@@ -109,23 +113,26 @@ impl Engine {
         self.check_places(spec, images)
     }
 
-    /// Every named node is a member and has a binary.
+    /// Every named node is a member, has a binary, and is not known to lack what the constraints ask for.
     fn check_places(&self, spec: &ServiceSpec, images: &[Image]) -> Result<(), Refusal> {
         let Placement::Named(places) = &spec.placement else { return Ok(()) };
         for place in places {
             let Place::Node(name) = &place.node else { continue };
-            let Some(member) = self.cluster.by_name(name) else {
-                let names: Vec<&str> = self.cluster.members().values().map(|member| member.name.as_str()).collect();
-                return Err(Refusal::new(RefusalCode::Invalid, format!("there is no node `{name}` in this cluster"))
-                    .hint(format!("its nodes are: {}", names.join(", "))));
-            };
+            // What is wrong is the specification, not a path of the API.
+            let member = self.member(name).map_err(|refusal| Refusal { code: RefusalCode::Invalid, ..refusal })?;
             if !member.role.carries_work() {
                 let text = format!("node `{name}` is a member to operate the cluster from, and runs nothing");
                 return Err(Refusal::new(RefusalCode::Invalid, text).hint("leave it out"));
             }
-            if let Some(facts) = self.known.facts(&member.key)
-                && !images.iter().any(|image| image.platform.runs_on(&facts.platform))
-            {
+            let Some(facts) = self.known.facts(&member.key) else { continue };
+            let held = held_against(&spec.constraints, &facts.labels, &facts.platform, facts.capacity.as_ref());
+            if !held.unmet.is_empty() {
+                let text = format!("node `{name}` does not meet the constraint `{}`", held.unmet.join("`, `"));
+                return Err(Refusal::new(RefusalCode::Invalid, text).hint(format!(
+                    "`narun node info {name}` shows what it has; leave the node out, or the constraint"
+                )));
+            }
+            if !images.iter().any(|image| image.platform.runs_on(&facts.platform)) {
                 let platform = &facts.platform;
                 return Err(Refusal::new(
                     RefusalCode::Invalid,

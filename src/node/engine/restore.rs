@@ -13,6 +13,7 @@ use super::effect::{Change, Table};
 use super::housekeeping::Housekeeping;
 use super::instances::Instances;
 use super::known::Known;
+use super::node_settings::Settings;
 use super::readmodel::ReadModel;
 use super::services::Services;
 use super::tickets::Tickets;
@@ -118,6 +119,8 @@ impl Engine {
             peers: Vec::new(),
             known: Known::default(),
             services: Services::default(),
+            settings: Settings::default(),
+            drains: BTreeMap::new(),
             seats: BTreeMap::new(),
             copies: Copies::default(),
             instances: Instances::default(),
@@ -147,6 +150,10 @@ impl Engine {
         let names: Vec<_> = self.catalog.iter().filter_map(|(key, _)| key.as_service()).collect();
         for name in names {
             self.service_changed(&name);
+        }
+        let nodes: Vec<_> = self.catalog.iter().filter_map(|(key, _)| key.as_node()).collect();
+        for node in nodes {
+            self.node_settings_changed(node);
         }
         // What this node said in its last life and has not said again is to be looked at: it may not be true any more.
         let mine = self.roster.subjects().filter(|(node, _)| **node == self.me);

@@ -9,11 +9,14 @@ use rand::seq::IteratorRandom;
 use super::Engine;
 use super::cluster::Standing;
 use super::copies::Need;
+use super::eligibility::Fit;
 use super::input::BlobEvent;
 use super::instances::{Concerns, Surroundings};
 use super::out::Out;
-use super::placement::{Candidate, seats};
+use super::placement::{Candidate, Drain, Seat, seats};
+use super::services::Service;
 use crate::blobs::image::Image;
+use crate::blobs::plan::Holders;
 use crate::crdt::roster::{Facts, Holdings, Report, Subject};
 use crate::exec::plan::ProcessEvent;
 use crate::gossip::sync::{self, SYNC_PERIOD};
@@ -81,8 +84,9 @@ impl Engine {
             addresses: self.config.addresses.clone(),
             platform: self.config.platform.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            labels: self.config.labels.clone(),
+            labels: self.settings.over(&self.me, &self.config.labels),
             started_at: self.started_at,
+            capacity: Some(self.config.capacity.clone()),
         };
         if self.cluster.is_member(&self.me) {
             self.say(Subject::facts(), Some(&facts), out);
@@ -109,6 +113,7 @@ impl Engine {
 
     fn settle_services(&mut self, out: &mut Out) {
         let mut rounds: BTreeMap<ServiceName, usize> = BTreeMap::new();
+        self.settle_drains();
         while !self.dirty.services.is_empty() || self.dirty.copies {
             let dirty = std::mem::take(&mut self.dirty.services);
             for name in &dirty {
@@ -125,6 +130,7 @@ impl Engine {
                     self.settle_instances(name, out);
                 }
             }
+            self.settle_drains();
         }
     }
 
@@ -139,9 +145,8 @@ impl Engine {
             key: *key,
             name: member.name.clone(),
             standing: self.cluster.standing(now, key),
-            eligible: member.role.carries_work()
-                && self.known.facts(key).is_some_and(|facts| service.runs_on(&facts.platform)),
-            unknown: self.known.facts(key).is_none(),
+            fit: self.fit(service, key),
+            drain: self.drain_of(key),
         };
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
         let boot_of = |key: &NodeKey| if *key == self.me { self.boot } else { self.cluster.boot(key) };
@@ -157,7 +162,9 @@ impl Engine {
             members.map(|(key, _)| *key).filter(standing).collect()
         };
         let needs = self.needs();
-        for effect in self.copies.settle(now, self.me, &needs, &holders) {
+        let (spared, open): (BTreeSet<NodeKey>, BTreeSet<NodeKey>) =
+            holders.into_iter().partition(|node| self.drain_of(node) != Drain::No);
+        for effect in self.copies.settle(now, self.me, &needs, &Holders { open, spared }) {
             out.act(effect);
         }
         if self.copies.is_known() && self.cluster.is_member(&self.me) {
@@ -180,7 +187,7 @@ impl Engine {
                 }
             }
             let seated =
-                self.seats.get(&service.name).is_some_and(|seats| seats.iter().any(|s| s.node == Some(self.me)));
+                self.seats.get(&service.name).is_some_and(|seats| seats.iter().any(|seat| seat.is_of(&self.me)));
             if seated {
                 for image in &service.current.revision.images {
                     if image.platform.runs_on(&self.config.platform) {
@@ -223,6 +230,7 @@ impl Engine {
         let now = self.now.mono;
         let empty = Vec::new();
         let (cluster, copies) = (&self.cluster, &self.copies);
+        let lingering = self.lingering(name);
         let around = Surroundings {
             now: self.now,
             me: self.me,
@@ -230,6 +238,7 @@ impl Engine {
             known: &self.known,
             seats: self.seats.get(name).unwrap_or(&empty),
             is_gone: &|node| cluster.standing(now, node) == Standing::Gone,
+            lingering: &lingering,
             is_executable: &|image: &Image| copies.is_executable(&image.hash),
             trouble: &|image: &Image| copies.trouble(&image.hash),
         };
@@ -237,6 +246,24 @@ impl Engine {
         if let Some(deadline) = self.instances.next_deadline(name) {
             self.deadlines.insert(name.clone(), deadline.max(now + Duration::from_millis(1)));
         }
+    }
+
+    /// The indices that belong on other nodes, and go on here, if they run, until they are ready there. So it is where this node is
+    /// drained, or is not eligible any more: nothing is wrong with the instances, and their service is not to miss them.
+    fn lingering(&self, name: &ServiceName) -> BTreeSet<u32> {
+        let leaves = |service: &&Service| {
+            let is_drained = self.drain_of(&self.me) != Drain::No;
+            service.is_movable() && (is_drained || matches!(self.fit(service, &self.me), Fit::Unfit(_)))
+        };
+        let Some(service) = self.services.get(name).filter(leaves) else { return BTreeSet::new() };
+        let hash = service.current.launch_hash;
+        let is_there = |node: &NodeKey, index| {
+            let boot_of = |key: &NodeKey| self.cluster.boot(key);
+            let stands = self.cluster.standing(self.now.mono, node) == Standing::Good;
+            stands && self.known.is_ready(name, node, index, hash, boot_of)
+        };
+        let elsewhere = |seat: &&Seat| seat.node.is_some_and(|node| node != self.me && !is_there(&node, seat.index));
+        self.seats.get(name).into_iter().flatten().filter(elsewhere).map(|seat| seat.index).collect()
     }
 
     pub(super) fn apply_process(&mut self, event: ProcessEvent, out: &mut Out) {

@@ -9,18 +9,19 @@ use super::input::{Admit, BlobEvent, Deploy, NetworkEvent, Request};
 use super::view::{InstanceState, RevisionStatus};
 use super::*;
 use crate::blobs::image::Image;
+use crate::capacity::tests::some_capacity;
 use crate::crdt::roster::tests::HashSignatures;
 use crate::exec::plan::{Ended, LaunchPlan, ProcessEvent};
 use crate::ids::BlobHash;
 use crate::node::engine::effect::Committed;
 use crate::spec::ServiceSpec;
 
-const BINARY: BlobHash = BlobHash([7; 32]);
+pub(super) const BINARY: BlobHash = BlobHash([7; 32]);
 
 /// An engine with a disk that confirms at once, and what it asked for.
-struct Node {
-    engine: Engine,
-    stored: Stored,
+pub(super) struct Node {
+    pub(super) engine: Engine,
+    pub(super) stored: Stored,
     now: Now,
     effects: VecDeque<Effect>,
     requests: u64,
@@ -39,13 +40,14 @@ fn config(node: u8, welcome: Option<Welcome>) -> EngineConfig {
         addresses: vec![format!("10.0.0.{node}:7000")],
         platform: Platform::new("linux", "amd64"),
         labels: BTreeMap::new(),
+        capacity: some_capacity(),
         data_dir: "/data".into(),
         user: "nobody".into(),
     }
 }
 
 impl Node {
-    fn start(node: u8, welcome: Option<Welcome>, mut stored: Stored, mono: u64) -> Self {
+    pub(super) fn start(node: u8, welcome: Option<Welcome>, mut stored: Stored, mono: u64) -> Self {
         next_boot(&mut stored).unwrap();
         let now = Now { mono: Mono(mono), wall: Wall(1_000_000 + mono) };
         let engine = Engine::restore(&stored, config(node, welcome), u64::from(node), now).unwrap();
@@ -55,11 +57,11 @@ impl Node {
         one
     }
 
-    fn founder() -> Self {
+    pub(super) fn founder() -> Self {
         Self::start(1, None, Stored::new(), 0)
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let turn = self.engine.handle(self.now, vec![input]);
         self.effects.extend(turn.now);
         let mut pending = turn.pending;
@@ -72,7 +74,7 @@ impl Node {
         self.effects.extend(pending.release(&Committed::after_sync()));
     }
 
-    fn wait(&mut self, span: Duration) {
+    pub(super) fn wait(&mut self, span: Duration) {
         let end = self.now.mono + span;
         loop {
             let next = self.engine.next_deadline().min(end).max(self.now.mono);
@@ -91,7 +93,7 @@ impl Node {
         self.input(Input::Tick);
     }
 
-    fn request(&mut self, request: Request) -> Result<Response, effect::Refusal> {
+    pub(super) fn request(&mut self, request: Request) -> Result<Response, effect::Refusal> {
         self.requests += 1;
         let id = self.requests;
         self.input(Input::Request { id, request });
@@ -102,23 +104,24 @@ impl Node {
         }
     }
 
-    fn deploy(&mut self, yaml: &str) -> Result<Response, effect::Refusal> {
+    pub(super) fn deploy(&mut self, yaml: &str) -> Result<Response, effect::Refusal> {
         self.input(Input::Blob(BlobEvent::Stored(BINARY, 100)));
         let image =
             Image { platform: Platform::new("linux", "amd64"), hash: BINARY, size: 100, file_name: "app".into() };
         let spec = ServiceSpec::parse(yaml).unwrap();
-        self.request(Request::Deploy(Deploy {
+        self.request(Request::Deploy(Box::new(Deploy {
             spec,
             images: vec![image],
             acks: 1,
             acks_timeout: Duration::from_secs(1),
             dry_run: false,
-        }))
+        })))
     }
 
     /// Answers what the engine asks of the store and of the keeper, until it asks for nothing more; gives back the launches.
-    fn obey(&mut self) -> Vec<LaunchPlan> {
-        let mut launched = Vec::new();
+    /// Messages stay where they are.
+    pub(super) fn obey(&mut self) -> Vec<LaunchPlan> {
+        let (mut launched, mut to_send) = (Vec::new(), Vec::new());
         while let Some(effect) = self.effects.pop_front() {
             match effect {
                 Effect::MakeExecutable(hash) => self.input(Input::Blob(BlobEvent::Executable(hash))),
@@ -131,13 +134,15 @@ impl Node {
                     let ended = Ended { code: None, signal: Some(15), at: self.now.wall };
                     self.input(Input::Process(ProcessEvent::Exited { run, ended }));
                 }
+                Effect::Send { .. } => to_send.push(effect),
                 _ => {}
             }
         }
+        self.effects.extend(to_send);
         launched
     }
 
-    fn states(&self) -> Vec<(String, InstanceState)> {
+    pub(super) fn states(&self) -> Vec<(String, InstanceState)> {
         let view = self.engine.view();
         view.instances.iter().map(|one| (format!("{}-{}", one.service, one.index), one.state)).collect()
     }
@@ -224,7 +229,7 @@ fn bad_deploys_change_nothing() {
     let image = |os: &str, hash| Image { platform: Platform::new(os, "amd64"), hash, size: 1, file_name: os.into() };
     let deploy = |spec: &ServiceSpec, images, acks| {
         let acks_timeout = Duration::from_secs(1);
-        Request::Deploy(Deploy { spec: spec.clone(), images, acks, acks_timeout, dry_run: false })
+        Request::Deploy(Box::new(Deploy { spec: spec.clone(), images, acks, acks_timeout, dry_run: false }))
     };
     for (images, acks, word) in [
         (vec![], 1, "no binary"),
@@ -279,7 +284,7 @@ fn a_restarted_node_finds_its_instances_again() {
 }
 
 /// Carries messages between two nodes until there are none.
-fn exchange(a: &mut Node, b: &mut Node) {
+pub(super) fn exchange(a: &mut Node, b: &mut Node) {
     let mut quiet = 0;
     while quiet < 2 {
         let from_a = take_messages(a, b.engine.me);
@@ -306,7 +311,7 @@ fn take_messages(node: &mut Node, to: NodeKey) -> Vec<Vec<u8>> {
     messages
 }
 
-fn two_nodes() -> (Node, Node) {
+pub(super) fn two_nodes() -> (Node, Node) {
     let mut a = Node::founder();
     let request = Request::CreateTicket { ttl: Duration::from_secs(60), uses: 1, role: Role::MEMBER, secret: [5; 32] };
     let Ok(Response::Ticket(ticket)) = a.request(request) else { panic!("no ticket") };
@@ -357,7 +362,7 @@ fn acknowledgements_are_counted_and_missing_ones_are_told() {
     let deploy = |name: &str| {
         let spec = ServiceSpec::parse(&format!("{{name: {name}, tag: v1}}")).unwrap();
         let acks_timeout = Duration::from_secs(5);
-        Request::Deploy(Deploy { spec, images: vec![image.clone()], acks: 2, acks_timeout, dry_run: false })
+        Request::Deploy(Box::new(Deploy { spec, images: vec![image.clone()], acks: 2, acks_timeout, dry_run: false }))
     };
     let reply = |node: &Node, id| {
         node.effects.iter().find_map(|effect| match effect {

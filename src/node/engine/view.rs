@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::blobs::image::Image;
+use crate::capacity::Capacity;
 use crate::crdt::admission::Role;
 use crate::ids::{ClusterId, NodeKey, NodeName, RunId, ServiceName};
 use crate::spec::ServiceSpec;
@@ -104,6 +105,39 @@ pub struct NodeView {
     pub started_at: Option<Wall>,
     /// How many instances it reports running.
     pub instances: u32,
+    /// What its host offers, once it has reported.
+    pub capacity: Option<Capacity>,
+    /// How far it is drained, if it is to be.
+    pub drain: Option<DrainView>,
+}
+
+/// A drain: wanted since when, and what is left to be done.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DrainView {
+    /// Since when, by the clock of the node that was asked.
+    pub since: Wall,
+    /// The name of the node that was asked.
+    pub asked_at: String,
+    /// What is still there; empty: the node is drained.
+    pub left: Vec<LeftView>,
+}
+
+impl DrainView {
+    /// The word in tables and JSON.
+    pub fn word(&self) -> &'static str {
+        if self.left.is_empty() { "drained" } else { "draining" }
+    }
+}
+
+/// An instance that is still on a drained node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LeftView {
+    /// Its service.
+    pub service: ServiceName,
+    /// Its index.
+    pub index: u32,
+    /// Why it is still there.
+    pub why: String,
 }
 
 /// A service or cron spec.
@@ -127,6 +161,8 @@ pub struct WantedView {
     pub node: Option<NodeName>,
     /// How many are wanted there.
     pub desired: u32,
+    /// Why no node can take them, where none can.
+    pub why: Option<String>,
 }
 
 /// What became of a revision.
@@ -182,6 +218,8 @@ pub enum InstanceState {
     CrashLoop,
     /// Its node is down: whether it still runs cannot be known from here.
     Unreachable,
+    /// It is bound to a node that must not run it for now: it is drained, or does not meet the constraints any more.
+    Stopped,
 }
 
 impl InstanceState {
@@ -196,6 +234,7 @@ impl InstanceState {
             Self::Backoff => "backoff",
             Self::CrashLoop => "crash-loop",
             Self::Unreachable => "unreachable",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -89,6 +89,8 @@ fn member(index: usize, status: NodeStatus) -> NodeView {
         joined_at: Wall(0),
         started_at: None,
         instances: 0,
+        capacity: None,
+        drain: None,
     }
 }
 

@@ -27,6 +27,7 @@ use super::engine::input::{Input, Request};
 use super::engine::view::View;
 use super::engine::{Engine, EngineConfig, RestoreError, Stored, first_rows, next_boot};
 use super::handle::{COMMANDS_MAX, NodeHandle};
+use super::host;
 use super::identity::{Identity, IdentityError};
 use super::layout::Layout;
 use super::lock::{DataDirLock, LockError};
@@ -296,6 +297,7 @@ impl Ground {
             addresses,
             platform: own_platform(),
             labels: kept.labels.clone(),
+            capacity: host::capacity(),
             data_dir: layout.root().to_owned(),
             user: address::own_user(),
         };

@@ -1,11 +1,13 @@
 use proptest::prelude::*;
 
 use super::{parsed, refused};
+use crate::capacity::CgroupLayout;
 use crate::ids::{NodeName, ServiceName};
 use crate::spec::fields::{FIELDS, Field, Shape};
 use crate::spec::tree::Node;
 use crate::spec::{
-    CronSpec, EnvVar, NamedPlace, Place, Placement, RunMode, ServiceSpec, StoredError, WRITTEN_LEN_MAX, json_schema,
+    Constraints, CronSpec, EnvVar, NamedPlace, Place, Placement, RunMode, ServiceSpec, StoredError, WRITTEN_LEN_MAX,
+    json_schema,
 };
 
 /// Any text without NUL: with quotes, line breaks, control characters, and words that YAML takes for something else.
@@ -80,15 +82,27 @@ fn mode() -> impl Strategy<Value = RunMode> {
     ]
 }
 
+fn constraints() -> impl Strategy<Value = Constraints> {
+    let labels = prop::collection::btree_map("[A-Za-z0-9._/-]{1,8}", "[A-Za-z0-9._/-]{0,8}", 0..3);
+    let word = || prop::option::of("[a-z0-9]{1,8}");
+    let least = (0..=65_536_u32, 0..=1_u64 << 40, 0..=1_000_u32);
+    let cgroup = prop::option::of(prop::sample::select(CgroupLayout::ASKED_FOR.to_vec()));
+    (labels, word(), word(), least, cgroup).prop_map(|(labels, os, arch, least, cgroup)| {
+        let (cores_min, memory_min_mb, landlock_min) = least;
+        Constraints { labels, os, arch, cores_min, memory_min_mb, landlock_min, cgroup }
+    })
+}
+
 /// Any specification that can be asked for.
 fn spec() -> impl Strategy<Value = ServiceSpec> {
     let command = prop::option::of(text().prop_filter("an empty command is none", |text| !text.is_empty()));
     let env = prop::collection::btree_map("[A-Za-z_.\u{e9}][A-Za-z0-9_.]{0,8}", text(), 0..5)
         .prop_map(|env| env.into_iter().map(|(name, value)| EnvVar { name, value }).collect());
-    (name(), "[A-Za-z0-9._+-]{1,20}", command, prop::collection::vec(text(), 0..5), env, placement(), mode()).prop_map(
-        |(name, tag, command, args, env, placement, mode)| {
-            let mut spec =
-                ServiceSpec { name: ServiceName::new(&name).unwrap(), tag, command, args, env, placement, mode };
+    let args = prop::collection::vec(text(), 0..5);
+    (name(), "[A-Za-z0-9._+-]{1,20}", command, args, env, placement(), constraints(), mode()).prop_map(
+        |(name, tag, command, args, env, placement, constraints, mode)| {
+            let name = ServiceName::new(&name).unwrap();
+            let mut spec = ServiceSpec { name, tag, command, args, env, placement, constraints, mode };
             if matches!(spec.mode, RunMode::Cron(_)) {
                 match &mut spec.placement {
                     Placement::Named(places) => places.iter_mut().for_each(|place| place.replicas = 1),

@@ -248,7 +248,6 @@ fn cron_keeps_its_rules() {
 fn what_is_not_carried_out_is_refused_by_name() {
     let not_yet = |path: &str| format!("`{path}`: not carried out by this version of narun");
     for (path, lines) in [
-        ("constraints", "constraints: {labels: {zone: a}, platform: linux/amd64}"),
         ("spread", "spread: zone"),
         ("singleton", "singleton: true"),
         ("mounts", "mounts: [{path: etc/app.conf, source: {objectStore: app.conf}}]"),
@@ -331,6 +330,15 @@ fn what_is_not_carried_out_is_checked_all_the_same() {
         ("cronSchedule: '@daily'\ncatchUpWindowSeconds: 60", "`catchUpWindowSeconds`: needs `catchUp: all`"),
         ("constraints: {platform: linux}", "`constraints.platform`: `linux` is no platform"),
         ("constraints: {labels: {zone: [a]}}", "`constraints.labels.zone`: found a list, wanted text"),
+        ("constraints: {labels: {'': a}}", "`constraints.labels.`: must not be empty"),
+        ("constraints: {labels: {zone: 'a b'}}", "`constraints.labels.zone`: `a b` holds ` `"),
+        ("constraints: {os: Linux}", "`constraints.os`: `Linux` holds `L`"),
+        ("constraints: {platform: linux/amd64, arch: arm64}", "`constraints.arch`: `constraints.platform` says it"),
+        ("constraints: {coresMin: -1}", "`constraints.coresMin`: found `-1`, wanted a whole number of at least 0"),
+        ("constraints: {memoryMinMB: '64'}", "`constraints.memoryMinMB`: found text `64`, wanted a whole number"),
+        ("constraints: {landlockMin: 5000}", "`constraints.landlockMin`: found `5000`"),
+        ("constraints: {cgroup: v3}", "`constraints.cgroup`: found text `v3`, wanted `v1`, `v2` or `hybrid`"),
+        ("constraints: {corseMin: 4}", "`constraints.corseMin`: unknown field; did you mean `coresMin`?"),
     ] {
         let mistakes = refused(&format!("name: web\ntag: v1\n{lines}\n")).to_string();
         assert!(mistakes.lines().any(|line| line.starts_with(expected)), "{lines}\n{mistakes}");

@@ -1,6 +1,7 @@
 use super::parsed;
+use crate::capacity::CgroupLayout;
 use crate::ids::NodeName;
-use crate::spec::{CronSpec, EnvVar, Flags, NamedPlace, Place, Placement, RunMode, ServiceSpec};
+use crate::spec::{Constraints, CronSpec, EnvVar, Flags, NamedPlace, Place, Placement, RunMode, ServiceSpec};
 
 fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
@@ -104,6 +105,31 @@ fn placement_says_where() {
 }
 
 #[test]
+fn constraints_say_what_a_node_must_have() {
+    let constraints = |lines: &str| parsed(&format!("name: web\ntag: v1\nconstraints: {lines}")).constraints;
+    assert_eq!(constraints("~"), Constraints::default());
+    let all =
+        "{labels: {zone: a, rack: 12}, os: linux, coresMin: 4, memoryMinMB: 2048, landlockMin: 3, cgroup: hybrid}";
+    let text = |text: &str| text.to_owned();
+    let expected = Constraints {
+        labels: [(text("zone"), text("a")), (text("rack"), text("12"))].into(),
+        os: Some(text("linux")),
+        arch: None,
+        cores_min: 4,
+        memory_min_mb: 2048,
+        landlock_min: 3,
+        cgroup: Some(CgroupLayout::Hybrid),
+    };
+    assert_eq!(constraints(all), expected);
+    let platform = constraints("{platform: linux/arm64}");
+    assert_eq!((platform.os.as_deref(), platform.arch.as_deref()), (Some("linux"), Some("arm64")));
+    assert_eq!(platform, constraints("{os: linux, arch: arm64}"), "two ways to say one thing");
+    let with = |lines: &str| parsed(&format!("name: web\ntag: v1\n{lines}"));
+    let (free, bound) = (with(""), with("constraints: {os: linux}"));
+    assert_eq!(free.launch_hash_input(), bound.launch_hash_input(), "what runs is not replaced for them");
+}
+
+#[test]
 fn cron_is_read_in_both_spellings() {
     let cron = |max_retries, timeout_seconds| {
         RunMode::Cron(CronSpec { schedule: "0 3 * * *".to_owned(), max_retries, timeout_seconds })
@@ -153,7 +179,7 @@ metrics: ~
 jail: {devfsRuleset: 4, ip4Addresses: []}
 enforce: strict
 require: available
-constraints: {labels: {}}
+constraints: {labels: {}, platform: '', coresMin: 0, cgroup: ~}
 spread: ''
 singleton: false
 restart: always

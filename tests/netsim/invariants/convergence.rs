@@ -1,9 +1,9 @@
 //! After healing, all nodes agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use narun::ids::ServiceName;
-use narun::node::engine::view::{NodeStatus, RevisionStatus, View};
+use narun::node::engine::view::{NodeStatus, NodeView, RevisionStatus, View};
 
 use crate::world::World;
 
@@ -47,6 +47,22 @@ pub(crate) fn catalogs_agree(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// All nodes show the same labels of the nodes that run, and the same nodes as drained.
+pub(crate) fn settings_agree(world: &World) -> Result<(), String> {
+    let up = world.up();
+    let runs: BTreeSet<_> = up.iter().map(|host| world.hosts[*host].key).collect();
+    let shown = |host: usize| -> Vec<_> {
+        let view = world.view(host);
+        let labels = |node: &NodeView| runs.contains(&node.key).then(|| node.labels.clone());
+        view.nodes.iter().map(|node| (node.name.clone(), labels(node), node.drain.is_some())).collect()
+    };
+    let Some(first) = up.first().map(|host| shown(*host)) else { return Ok(()) };
+    match up.iter().find(|host| shown(**host) != first) {
+        Some(other) => Err(format!("n{} shows {first:?}, n{other} {:?}", up[0], shown(*other))),
+        None => Ok(()),
+    }
 }
 
 fn said(view: &View) -> BTreeMap<ServiceName, Said> {

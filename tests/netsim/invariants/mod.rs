@@ -21,6 +21,7 @@ pub(crate) fn all_along(world: &World) {
 pub(crate) fn at_rest(world: &World, dead: &[usize]) -> Result<(), String> {
     convergence::members_see_one_another(world, dead)?;
     convergence::catalogs_agree(world)?;
+    convergence::settings_agree(world)?;
     acknowledged::kept_everywhere(world)?;
     replicas::run_as_wanted(world)?;
     replicas::are_shown_everywhere(world)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use narun::exec::plan::Kept;
 use narun::ids::{InstanceId, ServiceName};
-use narun::node::engine::view::{InstanceState, InstanceView, ServiceView};
+use narun::node::engine::view::{InstanceState, InstanceView, ServiceView, View};
 use narun::spec::{Place, Placement};
 
 use crate::program::Program;
@@ -26,9 +26,10 @@ pub(crate) fn run_as_wanted(world: &World) -> Result<(), String> {
     let mut living = living(world);
     let up = world.up();
     let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
+    let drained = drained(world, &view);
     for service in view.services.iter() {
         let runs = living.remove(&service.name).unwrap_or_default();
-        check(world, service, &runs).map_err(|text| format!("`{}`: {text}", service.name))?;
+        check(world, service, &runs, &drained).map_err(|text| format!("`{}`: {text}", service.name))?;
     }
     match living.first_key_value() {
         Some((service, runs)) => Err(format!("`{service}` is unknown to all, and {} of it live", runs.len())),
@@ -36,7 +37,13 @@ pub(crate) fn run_as_wanted(world: &World) -> Result<(), String> {
     }
 }
 
-fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result<(), String> {
+fn check(
+    world: &World,
+    service: &ServiceView,
+    runs: &[(usize, Kept)],
+    drained: &BTreeSet<usize>,
+) -> Result<(), String> {
+    let open = world.up().iter().any(|host| !drained.contains(host));
     let spec = &service.current.spec;
     let program = Program::of_args(&spec.args).ok_or_else(|| format!("strange arguments {:?}", spec.args))?;
     if service.current.stopped {
@@ -47,7 +54,7 @@ fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result
     let held = world.up().iter().any(|host| images.iter().all(|image| world.hosts[*host].shelf.holds(&image.hash)));
     let complete = program.stays() && held;
     // A revision that does not stay up is not rolled out beyond the index at which it failed.
-    if complete {
+    if complete && open {
         under_one_revision(runs, &spec.args)?;
     }
     let places: BTreeSet<(usize, u32)> = runs.iter().map(|(host, kept)| (*host, kept.plan.instance.index)).collect();
@@ -56,12 +63,23 @@ fn check(world: &World, service: &ServiceView, runs: &[(usize, Kept)]) -> Result
         let distinct: BTreeSet<u32> = indices.iter().copied().collect();
         let wanted: BTreeSet<u32> = (0..replicas).collect();
         let exact = indices.len() == distinct.len() && distinct == wanted;
-        let some = indices.len() == distinct.len() && distinct.is_subset(&wanted);
-        return complain(if complete { exact } else { some }, &places, &format!("0..{replicas} once each"));
+        // What a drained host runs goes on there until it is ready elsewhere, which a program that fails never is.
+        let once = indices.len() == distinct.len() || !drained.is_empty();
+        let some = once && distinct.is_subset(&wanted);
+        return complain(if complete && open { exact } else { some }, &places, &format!("0..{replicas} once each"));
     }
-    let wanted = wanted_places(world, &spec.placement);
-    let right = if complete { places == wanted } else { places.is_subset(&wanted) };
+    let (wanted, left): (BTreeSet<_>, BTreeSet<_>) =
+        wanted_places(world, &spec.placement).into_iter().partition(|(host, _)| !drained.contains(host));
+    // What is bound to a drained host is stopped once that has gone which can: nowhere, where all hosts are drained.
+    let may = if open { wanted.clone() } else { &wanted | &left };
+    let right = if complete { wanted.is_subset(&places) && places.is_subset(&may) } else { places.is_subset(&may) };
     complain(right, &places, &format!("{wanted:?}"))
+}
+
+/// The hosts that are drained, as one of those that are up shows it.
+fn drained(world: &World, view: &View) -> BTreeSet<usize> {
+    let keys: BTreeSet<_> = view.nodes.iter().filter(|node| node.drain.is_some()).map(|node| node.key).collect();
+    (0..world.hosts.len()).filter(|host| keys.contains(&world.hosts[*host].key)).collect()
 }
 
 fn under_one_revision(runs: &[(usize, Kept)], args: &[String]) -> Result<(), String> {
