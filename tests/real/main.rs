@@ -11,4 +11,5 @@ mod keeper;
 mod membership;
 mod output;
 mod skip;
+mod sockets;
 mod surface;
