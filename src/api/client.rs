@@ -23,8 +23,8 @@ use crate::ids::BlobHash;
 
 use super::socket;
 use super::wire::{
-    Blob, Deleted, Deploy, ErrorBody, ErrorWords, Image, LogEvent, Logs, MadeTicket, NewTicket, Node, Revised,
-    Revision, Scale, Service, Status, Ticket, Version, WaitFor, Waited,
+    Blob, Deleted, Deploy, ErrorBody, ErrorWords, Image, Left, LogEvent, Logs, MadeTicket, NewTicket, Node,
+    RemovedNode, Revised, Revision, Scale, Service, Status, Ticket, Version, WaitFor, Waited,
 };
 
 /// Longest answer that is taken whole. A list of ten thousand instances has some ten megabytes.
@@ -115,6 +115,16 @@ impl Client {
     /// One member.
     pub async fn node(&self, name: &str) -> Result<Node, ClientError> {
         self.get(&format!("/v1/nodes/{}", escaped(name))).await
+    }
+
+    /// Takes a member's membership away, for good.
+    pub async fn remove_node(&self, name: &str) -> Result<RemovedNode, ClientError> {
+        decode(&self.send(Method::DELETE, &format!("/v1/nodes/{}", escaped(name)), empty()).await?)
+    }
+
+    /// Takes the node that answers out of its cluster, for good; it ends.
+    pub async fn leave(&self) -> Result<Left, ClientError> {
+        decode(&self.send(Method::POST, "/v1/leave", empty()).await?)
     }
 
     /// All services.

@@ -3,13 +3,15 @@
 use axum::Json;
 use axum::extract::{Path, State};
 
-use crate::node::engine::effect::{Refusal, RefusalCode};
+use crate::ids::NodeName;
+use crate::node::engine::effect::{Refusal, RefusalCode, Response};
+use crate::node::engine::input::Request;
 use crate::node::engine::view::NodeView;
 
 use super::ApiState;
-use super::error::ApiError;
-use super::services::nearest;
-use super::wire::Node;
+use super::error::{ApiError, invalid};
+use super::services::{nearest, unexpected};
+use super::wire::{Left, Node, RemovedNode};
 
 /// `GET /v1/nodes`
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Node>> {
@@ -30,6 +32,26 @@ pub(super) async fn info(State(state): State<ApiState>, Path(name): Path<String>
     Ok(Json(node_of(node)))
 }
 
+/// `DELETE /v1/nodes/{name}`
+pub(super) async fn remove(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+) -> Result<Json<RemovedNode>, ApiError> {
+    let node = NodeName::new(&name).map_err(invalid)?;
+    match state.node.request(Request::RemoveNode { node }).await? {
+        Response::Removed { existed } => Ok(Json(RemovedNode { node: name, removed: existed })),
+        other => Err(unexpected(&other).into()),
+    }
+}
+
+/// `POST /v1/leave`
+pub(super) async fn leave(State(state): State<ApiState>) -> Result<Json<Left>, ApiError> {
+    match state.node.request(Request::Leave).await? {
+        Response::Left => Ok(Json(Left { left: true })),
+        other => Err(unexpected(&other).into()),
+    }
+}
+
 pub(super) fn node_of(node: &NodeView) -> Node {
     Node {
         name: node.name.to_string(),
@@ -37,6 +59,7 @@ pub(super) fn node_of(node: &NodeView) -> Node {
         status: node.status.word().to_owned(),
         since: node.since.to_string(),
         is_me: node.is_me,
+        role: node.role.word().to_owned(),
         os: node.os.clone(),
         arch: node.arch.clone(),
         version: node.version.clone(),

@@ -198,6 +198,7 @@ fn node(text: &str, status: NodeStatus) -> NodeView {
         status,
         since: Wall(1_000),
         is_me: text == "n1",
+        role: crate::crdt::admission::Role::MEMBER,
         os: Some("linux".into()),
         arch: Some("amd64".into()),
         version: Some("0.1.0".into()),
@@ -283,6 +284,7 @@ pub(crate) fn view() -> View {
             used_by: vec![name("web")],
         }]),
         tickets: Arc::new(vec![TicketView {
+            role: crate::crdt::admission::Role::MEMBER,
             id: "abcdef012345".into(),
             expires: Wall(4_102_444_800_000),
             uses_left: 1,
@@ -594,14 +596,18 @@ async fn a_ticket_is_made_with_a_fresh_secret_each_time() {
         Ok(Response::Ticket(Ticket { cluster, maker, addresses, secret: *secret, expires: Wall(5_000), uses: *uses }))
     })
     .await;
-    let new = wire::NewTicket { ttl_seconds: 60, uses: 2 };
+    let new = wire::NewTicket { ttl_seconds: 60, uses: 2, role: None };
     let first = api.client.create_ticket(&new).await.unwrap();
     let second = api.client.create_ticket(&new).await.unwrap();
     assert_eq!(first.ticket.parse::<Ticket>().unwrap().id(), first.id);
     assert_ne!(first.ticket, second.ticket);
     assert_eq!((first.uses, first.expires.as_str()), (2, "1970-01-01T00:00:05.000Z"));
     api.client.revoke_ticket(&first.id).await.unwrap();
-    for wrong in [wire::NewTicket { ttl_seconds: 0, uses: 1 }, wire::NewTicket { ttl_seconds: 60, uses: 0 }] {
+    for wrong in [
+        wire::NewTicket { ttl_seconds: 0, uses: 1, role: None },
+        wire::NewTicket { ttl_seconds: 60, uses: 0, role: None },
+        wire::NewTicket { ttl_seconds: 60, uses: 1, role: Some("king".into()) },
+    ] {
         assert_eq!(refused(api.client.create_ticket(&wrong).await.unwrap_err()).code, "invalid");
     }
 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
+use crate::crdt::admission::Role;
 use crate::node::clock::SystemClock;
 use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::Request;
@@ -28,6 +29,7 @@ pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Ticket>> {
         id: ticket.id.clone(),
         expires: ticket.expires.to_string(),
         uses_left: ticket.uses_left,
+        role: ticket.role.word().to_owned(),
     });
     Json(tickets.collect())
 }
@@ -48,7 +50,12 @@ pub(super) async fn create(
     getrandom::fill(&mut secret).map_err(|error| {
         Refusal::new(RefusalCode::Unavailable, format!("the system gives no random bytes for a ticket: {error}"))
     })?;
-    match state.node.request(Request::CreateTicket { ttl, uses: asked.uses, secret }).await? {
+    let role = match &asked.role {
+        None => Role::MEMBER,
+        Some(word) => Role::of_word(word)
+            .ok_or_else(|| invalid(format!("`{word}` is no role")).hint("there are `member` and `operator-only`"))?,
+    };
+    match state.node.request(Request::CreateTicket { ttl, uses: asked.uses, role, secret }).await? {
         Response::Ticket(ticket) => Ok(Json(MadeTicket {
             ticket: ticket.to_string(),
             id: ticket.id(),

@@ -120,6 +120,24 @@ pub struct Node {
     pub started_at: Option<String>,
     /// How many instances it reports running.
     pub instances: u32,
+    /// `member` or `operator-only`.
+    pub role: String,
+}
+
+/// `DELETE /v1/nodes/{name}`
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct RemovedNode {
+    /// Its name.
+    pub node: String,
+    /// False where it was no member any more.
+    pub removed: bool,
+}
+
+/// `POST /v1/leave`
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Left {
+    /// True: another member has written it down.
+    pub left: bool,
 }
 
 /// A service or cron spec. `GET /v1/services`, `GET /v1/services/{name}`
@@ -367,6 +385,8 @@ pub struct Ticket {
     pub expires: String,
     /// How many more members it admits.
     pub uses_left: u32,
+    /// What it makes of them: `member` or `operator-only`.
+    pub role: String,
 }
 
 /// `POST /v1/tickets`
@@ -376,6 +396,9 @@ pub struct NewTicket {
     pub ttl_seconds: u64,
     /// How many members it admits.
     pub uses: u32,
+    /// What it makes of them: `member`, or `operator-only`; not given: `member`.
+    #[serde(default)]
+    pub role: Option<String>,
 }
 
 /// The answer to that: the only time that the ticket is shown.

@@ -20,6 +20,7 @@ mod node;
 mod output;
 mod progress;
 mod reach;
+mod remove;
 mod service;
 mod service_text;
 mod spec;
@@ -81,6 +82,7 @@ enum Command {
     Start(start::Start),
     Join(start::Join),
     Stop(stop::Stop),
+    Leave(remove::Leave),
     /// Make, list and revoke what lets new members in
     #[command(subcommand)]
     Ticket(ticket::Ticket),
@@ -199,6 +201,7 @@ impl Cli {
         let reach = &self.reach;
         match self.command {
             Command::Stop(stop) => stop.run(reach, output).await,
+            Command::Leave(leave) => leave.run(reach, output).await,
             Command::Ticket(ticket) => ticket.run(reach, output).await,
             Command::Node(node) => node.run(reach, output).await,
             Command::Status(status) => status.run(reach, output).await,

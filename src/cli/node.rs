@@ -11,6 +11,7 @@ use crate::api::wire;
 use super::failure::Failure;
 use super::output::Output;
 use super::reach::Reach;
+use super::remove::Remove;
 use super::table::table;
 use super::words;
 
@@ -18,13 +19,14 @@ use super::words;
 pub(crate) enum Node {
     List(List),
     Info(Info),
+    Remove(Remove),
 }
 
 /// List all members and what the answering node thinks of them
 ///
 /// Columns: NAME STATUS PLATFORM VERSION INSTANCES LABELS AGE. Statuses: alive, suspect (did not answer a probe), down,
 /// unknown (not heard of since the answering node started). JSON keys: those, with age in seconds, and key, is_me, addresses,
-/// since, joined_at, started_at.
+/// since, joined_at, started_at, role.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun node list\n  narun node list -o json")]
 pub(crate) struct List {}
@@ -53,6 +55,7 @@ struct Row<'a> {
     since: &'a str,
     joined_at: &'a str,
     started_at: Option<&'a str>,
+    role: &'a str,
 }
 
 impl<'a> Row<'a> {
@@ -71,6 +74,7 @@ impl<'a> Row<'a> {
             since: &node.since,
             joined_at: &node.joined_at,
             started_at: node.started_at.as_deref(),
+            role: &node.role,
         }
     }
 }
@@ -89,6 +93,7 @@ impl Node {
                 let now = Utc::now();
                 output.answer(&Row::new(&node, now), || info_text(&node, now))
             }
+            Self::Remove(remove) => remove.run(reach, output).await,
         }
     }
 }
@@ -121,6 +126,7 @@ fn info_text(node: &wire::Node, now: DateTime<Utc>) -> String {
     let mut lines = vec![
         ("Name", format!("{}{}", node.name, if node.is_me { " (the node that answered)" } else { "" })),
         ("Status", format!("{} since {}", node.status, words::seconds(&node.since))),
+        ("Role", node.role.clone()),
         ("Key", node.key.clone()),
         ("Platform", platform(node).unwrap_or_else(|| "not yet known".into())),
         ("Version", node.version.clone().unwrap_or_else(|| "not yet known".into())),
@@ -152,6 +158,7 @@ pub(super) mod tests {
             joined_at: "2026-11-20T10:30:00.000Z".into(),
             started_at: Some("2026-11-21T10:29:00.000Z".into()),
             instances: 3,
+            role: "member".into(),
         }
     }
 
@@ -199,7 +206,8 @@ n2    unknown  -            -        3          -                1d0h
                 "addresses",
                 "since",
                 "joined_at",
-                "started_at"
+                "started_at",
+                "role"
             ]
         );
         assert_eq!(row["age"], 86_400);

@@ -14,7 +14,7 @@ use super::reach::Reach;
 use super::words;
 
 /// How long the end may take when nothing is said: the stop grace of instances (10 s), and as much again for a slow disk.
-const END_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often to look whether the node is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -32,19 +32,19 @@ impl Stop {
         let client = reach.client()?;
         let within = reach.timeout().unwrap_or(END_WITHIN);
         client.stop().await?;
-        gone(&client, within).await?;
+        gone(&client, Instant::now() + within).await?;
         output.answer(&json!({ "stopped": true }), || "the node has stopped\n".to_owned())
     }
 }
 
 /// Waits until no node answers any more.
-async fn gone(client: &Client, within: Duration) -> Result<(), Failure> {
-    let deadline = Instant::now() + within;
+pub(super) async fn gone(client: &Client, deadline: Instant) -> Result<(), Failure> {
+    let begun = Instant::now();
     loop {
         match client.version().await {
             Err(ClientError::NoNode { .. }) => return Ok(()),
             _ if Instant::now() >= deadline => {
-                let waited = words::span(within);
+                let waited = words::span(begun.elapsed());
                 return Err(Failure::failed(format!("the node was told to stop and still answers after {waited}"))
                     .hint("its log says what it waits for; --timeout waits longer"));
             }

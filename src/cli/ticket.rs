@@ -35,11 +35,14 @@ pub(crate) struct Create {
     /// How many members it lets in
     #[arg(long, value_name = "N", default_value_t = 1)]
     uses: u32,
+    /// What it makes of them: an operator-only node answers commands, and runs and keeps nothing for others
+    #[arg(long, value_name = "ROLE", default_value = "member", value_parser = ["member", "operator-only"])]
+    role: String,
 }
 
 /// List the good tickets that the answering node made
 ///
-/// Columns and JSON keys: id, expires, uses_left.
+/// Columns and JSON keys: id, expires, uses_left, role.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun ticket list")]
 pub(crate) struct List {}
@@ -58,7 +61,10 @@ impl Ticket {
             Self::Create(create) => {
                 // Whole seconds, and never fewer than asked for.
                 let ttl_seconds = create.ttl.as_secs() + u64::from(create.ttl.subsec_nanos() > 0);
-                let made = reach.client()?.create_ticket(&NewTicket { ttl_seconds, uses: create.uses }).await?;
+                let made = reach
+                    .client()?
+                    .create_ticket(&NewTicket { ttl_seconds, uses: create.uses, role: Some(create.role) })
+                    .await?;
                 output.answer(&made, || made_text(&made))
             }
             Self::List(List {}) => {
@@ -81,9 +87,11 @@ fn made_text(made: &MadeTicket) -> String {
 }
 
 fn list_text(tickets: &[wire::Ticket]) -> String {
-    let row =
-        |ticket: &wire::Ticket| [ticket.id.clone(), words::seconds(&ticket.expires), ticket.uses_left.to_string()];
-    table(["ID", "EXPIRES", "USES_LEFT"], tickets.iter().map(row))
+    let row = |ticket: &wire::Ticket| {
+        let wire::Ticket { id, expires, uses_left, role } = ticket;
+        [id.clone(), words::seconds(expires), uses_left.to_string(), role.clone()]
+    };
+    table(["ID", "EXPIRES", "USES_LEFT", "ROLE"], tickets.iter().map(row))
 }
 
 #[cfg(test)]
@@ -92,11 +100,15 @@ mod tests {
 
     #[test]
     fn tickets_are_shown_without_their_secret() {
-        let ticket =
-            wire::Ticket { id: "3f2a9c1b04de".into(), expires: "2026-11-21T10:30:00.000Z".into(), uses_left: 2 };
+        let ticket = wire::Ticket {
+            id: "3f2a9c1b04de".into(),
+            expires: "2026-11-21T10:30:00.000Z".into(),
+            uses_left: 2,
+            role: "member".into(),
+        };
         assert_eq!(
             list_text(&[ticket]),
-            "ID            EXPIRES               USES_LEFT\n3f2a9c1b04de  2026-11-21T10:30:00Z  2\n"
+            "ID            EXPIRES               USES_LEFT  ROLE\n3f2a9c1b04de  2026-11-21T10:30:00Z  2          member\n"
         );
         let made = MadeTicket { ticket: "narun1abc".into(), id: "x".into(), expires: String::new(), uses: 1 };
         assert_eq!(made_text(&made), "narun1abc\n");

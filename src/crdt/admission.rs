@@ -1,10 +1,7 @@
-//! Who is a member. Pure.
+//! What is said of members: who founded the cluster, who let whom in, who was removed by whom. Pure.
 //!
 //! There is no shared signing key. The founder signs the founding record, whose hash is the cluster's identity; every other
-//! member has an admission signed by a member. A key is admitted while a chain of admissions leads from it to the founder.
-
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+//! member has an admission signed by a member. What follows from all of them is worked out by [`Trust`](super::trust::Trust).
 
 use crate::ids::{ClusterId, NodeKey, NodeName};
 use crate::node::engine::effect::Peer;
@@ -72,9 +69,70 @@ pub struct Admission {
     /// Where it said that it can be reached; its own roster record overrules this.
     #[n(6)]
     pub addresses: Vec<String>,
-    /// What it may do. There is one role so far: 0, a full member.
+    /// What it is there for.
     #[n(7)]
-    pub role: u8,
+    pub role: Role,
+}
+
+/// What a member is there for. A number on the wire, so that later versions can add some: a role that this version does not
+/// know is treated as one that runs nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(transparent)]
+pub struct Role(#[n(0)] u8);
+
+impl Role {
+    /// A full member: it runs instances and keeps copies of binaries.
+    pub const MEMBER: Self = Self(0);
+
+    /// A place to operate the cluster from, as a person's own machine is: it runs nothing and keeps no copies for others.
+    pub const OPERATOR: Self = Self(1);
+
+    /// Whether instances and copies may be placed there.
+    pub fn carries_work(self) -> bool {
+        self == Self::MEMBER
+    }
+
+    /// The word in options, tables and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::MEMBER => "member",
+            Self::OPERATOR => "operator-only",
+            _ => "unknown",
+        }
+    }
+
+    /// The role of that word, if it is one that can be given.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::MEMBER, Self::OPERATOR].into_iter().find(|role| role.word() == word)
+    }
+}
+
+/// What a member says when another one is no member any more, or itself: a key that was removed never comes back.
+#[derive(Clone, PartialEq, Eq, Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Removal {
+    /// The cluster.
+    #[n(0)]
+    pub cluster: ClusterId,
+    /// Who is removed.
+    #[n(1)]
+    pub key: NodeKey,
+    /// Its name, for people.
+    #[n(2)]
+    pub name: NodeName,
+    /// Who removes it; the key itself for a node that leaves.
+    #[n(3)]
+    pub by: NodeKey,
+    /// The remover's name, for people.
+    #[n(4)]
+    pub by_name: NodeName,
+    /// When.
+    #[n(5)]
+    pub at: Wall,
+    /// The admissions by the removed node that stay: all that the remover knew. What the removed node signs from now on, or
+    /// has signed without being heard, admits nobody.
+    #[n(6)]
+    pub admissions: Vec<Admission>,
 }
 
 /// Bytes with a signature over them; relayed as they are.
@@ -117,43 +175,8 @@ fn message(domain: &str, body: &[u8]) -> Vec<u8> {
 /// The purpose of admissions' signatures.
 pub const ADMISSION_DOMAIN: &str = "narun/admission/1";
 
-/// Whom the chain of admissions admits, the founder first. `admissions` may be in any order and hold anything: what does not
-/// check out is left out.
-pub fn members(
-    signatures: &dyn Signatures,
-    founding: &Founding,
-    admissions: impl IntoIterator<Item = Signed>,
-) -> BTreeMap<NodeKey, Admission> {
-    let cluster = founding.cluster();
-    let mut by_admitter: BTreeMap<NodeKey, Vec<Admission>> = BTreeMap::new();
-    for signed in admissions {
-        let Ok(admission) = minicbor::decode::<Admission>(&signed.body) else { continue };
-        if admission.cluster == cluster && signed.is_by(signatures, ADMISSION_DOMAIN, &admission.by) {
-            by_admitter.entry(admission.by).or_default().push(admission);
-        }
-    }
-    let founder = Admission {
-        cluster,
-        key: founding.founder,
-        name: founding.name.clone(),
-        by: founding.founder,
-        ticket: String::new(),
-        at: founding.at,
-        addresses: Vec::new(),
-        role: 0,
-    };
-    let mut members = BTreeMap::from([(founder.key, founder)]);
-    let mut reached = BTreeSet::from([founding.founder]);
-    while let Some(admitter) = reached.pop_first() {
-        for admission in by_admitter.remove(&admitter).unwrap_or_default() {
-            if let Entry::Vacant(unknown) = members.entry(admission.key) {
-                reached.insert(admission.key);
-                unknown.insert(admission);
-            }
-        }
-    }
-    members
-}
+/// The purpose of removals' signatures.
+pub const REMOVAL_DOMAIN: &str = "narun/removal/1";
 
 /// What a new member is told at the door.
 #[derive(Clone, PartialEq, Debug, minicbor::Encode, minicbor::Decode)]
@@ -171,4 +194,8 @@ pub struct Welcome {
     /// Where members can be reached.
     #[n(3)]
     pub members: Vec<Peer>,
+    /// All removals.
+    #[n(4)]
+    #[cbor(default)]
+    pub removals: Vec<Signed>,
 }

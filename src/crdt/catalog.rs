@@ -3,6 +3,7 @@
 //! The catalog holds documents as bytes with what they say beside them; Automerge itself is loaded only while a document is
 //! read or changed. It keeps a [`HashTree`] over (key, epoch, heads) for anti-entropy.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -35,6 +36,11 @@ impl DocKey {
         Self(format!("admission/{key}"))
     }
 
+    /// The document that removes a node.
+    pub fn removal(key: &NodeKey) -> Self {
+        Self(format!("removal/{key}"))
+    }
+
     /// The service that this is the document of, if it is one.
     pub fn as_service(&self) -> Option<ServiceName> {
         ServiceName::new(self.0.strip_prefix("service/")?).ok()
@@ -43,6 +49,11 @@ impl DocKey {
     /// The node that this document admits, if it is an admission.
     pub fn as_admission(&self) -> Option<NodeKey> {
         self.0.strip_prefix("admission/")?.parse().ok()
+    }
+
+    /// The node that this document removes, if it is a removal.
+    pub fn as_removal(&self) -> Option<NodeKey> {
+        self.0.strip_prefix("removal/")?.parse().ok()
     }
 
     /// The key as bytes, as it stands in tables and trees.
@@ -57,6 +68,7 @@ impl DocKey {
         let well_formed = match kind {
             "service" => key.as_service().is_some(),
             "admission" => key.as_admission().is_some(),
+            "removal" => key.as_removal().is_some(),
             _ => !kind.is_empty() && !name.is_empty(),
         };
         (text.len() <= KEY_LEN_MAX && well_formed).then_some(key)
@@ -275,6 +287,23 @@ impl Catalog {
         }
         self.store(delta.key.clone(), &document);
         Ok(Merged::Changed)
+    }
+
+    /// What a document would say after this news; none where the news changes nothing, or cannot be read.
+    pub fn merged_content(&self, delta: &DocDelta) -> Option<Content> {
+        let entry = self.entries.get(&delta.key);
+        let epoch = entry.map_or(delta.epoch, |entry| entry.epoch);
+        match delta.epoch.cmp(&epoch) {
+            Ordering::Less => None,
+            Ordering::Greater => Some(Document::load(delta.epoch, &delta.changes).ok()?.content()),
+            Ordering::Equal => {
+                let mut document = match entry {
+                    Some(entry) => entry.document(),
+                    None => Document::load(epoch, &[]).ok()?,
+                };
+                document.apply(&delta.changes).ok()?.then(|| document.content())
+            }
+        }
     }
 
     /// Whether all of this news is in the catalog.

@@ -336,6 +336,11 @@ impl Roster {
         }
     }
 
+    /// What a node has said something about.
+    pub fn subjects_of(&self, node: &NodeKey) -> impl Iterator<Item = &Subject> {
+        self.of(node).map(|held| &held.record.subject)
+    }
+
     /// A record as it was signed.
     pub fn signed(&self, node: &NodeKey, subject: &Subject) -> Option<&Signed> {
         self.held.get(&(*node, subject.clone())).map(|held| &held.signed)

@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
-use crate::crdt::admission::Welcome;
-use crate::ids::{ClusterId, NodeName};
+use crate::crdt::admission::{Signed, Welcome};
+use crate::ids::{ClusterId, NodeKey, NodeName};
 use crate::node::engine::effect::Refusal;
+use crate::node::engine::input::Admit;
 
 use super::transport::ADDRESSES_MAX;
 
 pub use door::{ATTEMPTS, ATTEMPTS_FROM_ONE, serve};
-pub use knock::{JoinError, knock};
+pub use knock::{JoinError, ask_standing, knock};
 
 /// Longest request in bytes: all addresses at their longest, several times over.
 pub const REQUEST_LEN_MAX: usize = 16 << 10;
@@ -41,10 +42,10 @@ pub struct Request {
     /// The cluster that its ticket names.
     #[n(0)]
     pub cluster: ClusterId,
-    /// The ticket's secret.
+    /// The ticket's secret; none for one who asks no more than how it stands: a member's node that is taken for a stranger.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
-    pub secret: [u8; 32],
+    pub secret: Option<[u8; 32]>,
     /// The name that it wants; not yet checked.
     #[n(2)]
     pub name: String,
@@ -65,6 +66,18 @@ pub enum Answer {
     /// It is not, and nothing was changed.
     #[n(1)]
     Refused(#[n(0)] Refused),
+    /// What shows the asker how it stands.
+    #[n(2)]
+    Standing(#[n(0)] Vec<Signed>),
+}
+
+/// What a stranger wants at the door, as it goes to the engine.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// To become a member.
+    Admit(Admit),
+    /// To know why it is none: its key, proven by the connection.
+    Standing(NodeKey),
 }
 
 /// Why not.

@@ -9,7 +9,7 @@
 //! connection counts as *connected* only when the member has greeted us on that stream: the dialling side of a
 //! handshake hears of it before the other side has made up its mind.
 //!
-//! It never decides who is a member: [`Network::members`] says so, and everybody else is cut at once.
+//! It never decides who is a member: [`Network::members`](crate::node::shells::Network::members) says so, and everybody else is cut at once.
 //!
 //! What it holds against whom: addresses may begin so many connections (`origin`), strangers stay for so long (`gate`), members
 //! send so much (`pace`), hold so many connections (`mesh`) and streams (`slots`); who breaks a limit is cut, counted (`counters`) and
@@ -44,7 +44,6 @@ use crate::ids::NodeKey;
 use crate::node::engine::effect::Peer;
 use crate::node::engine::input::Input;
 use crate::node::identity::Identity;
-use crate::node::shells::Network;
 
 pub use address::{ADDRESSES_MAX, AddressFailure};
 pub use conduct::{BAR_MAX, BAR_MIN, FORGIVEN_AFTER};
@@ -290,7 +289,7 @@ impl Transport {
         TransportSender { shared: self.shared.clone() }
     }
 
-    /// From now on these are the members; see [`Network::members`].
+    /// From now on these are the members; see [`Network::members`](crate::node::shells::Network::members).
     pub fn set_members(&self, members: Vec<Peer>) {
         self.shared.members.send_replace(members);
     }
@@ -371,8 +370,9 @@ pub struct TransportSender {
     shared: Arc<Shared>,
 }
 
-impl Network for TransportSender {
-    fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
+impl TransportSender {
+    /// See [`Network::send`](crate::node::shells::Network::send).
+    pub fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
         let tally = &self.shared.tally;
         if bytes.len() > FRAME_LEN_MAX {
             tracing::error!(peer = %to.short(), length = bytes.len(), "message longer than a frame: dropped");
@@ -386,7 +386,8 @@ impl Network for TransportSender {
         }
     }
 
-    fn members(&mut self, members: Vec<Peer>) {
+    /// See [`Network::members`](crate::node::shells::Network::members).
+    pub fn members(&mut self, members: Vec<Peer>) {
         self.shared.members.send_replace(members);
     }
 }

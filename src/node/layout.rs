@@ -36,6 +36,16 @@ impl Layout {
         self.root.join("catalog.redb")
     }
 
+    /// Why this node is no member any more, for people; there only when it is none.
+    pub fn gone(&self) -> PathBuf {
+        self.root.join("gone.txt")
+    }
+
+    /// Where key and database of a former membership are put aside, by the second when that was done.
+    pub fn former(&self, at: u64) -> PathBuf {
+        self.root.join(format!("former-{at}"))
+    }
+
     /// The API's socket.
     pub fn api_socket(&self) -> PathBuf {
         self.root.join("narun.sock")

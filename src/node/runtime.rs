@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::crdt::trust::Gone;
+
 use super::engine::Engine;
 use super::engine::effect::{Effect, Pending, Refusal, Response, Turn};
 use super::engine::input::Input;
@@ -46,9 +48,13 @@ pub struct Doors {
     pub view: watch::Sender<Arc<View>>,
 }
 
-/// Runs `engine` until all senders of commands are gone, or the disk fails: then nothing that was promised since the last
-/// confirmation has left the node.
-pub async fn run<N, D, P, B, C>(engine: Engine, world: World<N, D, P, B, C>, doors: Doors) -> Result<(), DiskError>
+/// Runs `engine` until all senders of commands are gone, until the node is no member any more and that is on the disk (then it
+/// says why), or until the disk fails: then nothing that was promised since the last confirmation has left the node.
+pub async fn run<N, D, P, B, C>(
+    engine: Engine,
+    world: World<N, D, P, B, C>,
+    doors: Doors,
+) -> Result<Option<Gone>, DiskError>
 where
     N: Network,
     D: Disk,
@@ -56,7 +62,8 @@ where
     B: Blobs,
     C: Clock,
 {
-    let mut runtime = Runtime { engine, world, waiting: VecDeque::new(), replies: BTreeMap::new(), next_request: 0 };
+    let mut runtime =
+        Runtime { engine, world, waiting: VecDeque::new(), replies: BTreeMap::new(), next_request: 0, gone: None };
     runtime.run(doors).await
 }
 
@@ -67,10 +74,12 @@ struct Runtime<N, D, P, B, C> {
     waiting: VecDeque<Pending>,
     replies: BTreeMap<u64, oneshot::Sender<Result<Response, Refusal>>>,
     next_request: u64,
+    /// Set once the node is to end.
+    gone: Option<Gone>,
 }
 
 impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, C> {
-    async fn run(&mut self, mut doors: Doors) -> Result<(), DiskError> {
+    async fn run(&mut self, mut doors: Doors) -> Result<Option<Gone>, DiskError> {
         let mut batch = vec![Input::Tick];
         loop {
             let turn = self.engine.handle(self.world.clock.now(), std::mem::take(&mut batch));
@@ -86,10 +95,13 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                     for effect in pending.release(&committed?) {
                         self.perform(effect);
                     }
+                    if self.gone.is_some() {
+                        return Ok(self.gone.take());
+                    }
                 }
                 command = doors.commands.recv() => match command {
                     Some(command) => asked = Some(self.number(command)),
-                    None => return Ok(()),
+                    None => return Ok(None),
                 },
                 Some(input) = doors.inputs.recv() => batch.push(input),
                 () = self.world.clock.wait_until(deadline) => batch.push(Input::Tick),
@@ -142,6 +154,8 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
             Effect::Fetch { hash, size, from } => blobs.fetch(hash, size, from),
             Effect::MakeExecutable(hash) => blobs.make_executable(hash),
             Effect::Sweep(hash) => blobs.sweep(hash),
+            Effect::AskStanding(member) => network.ask_standing(member),
+            Effect::End(gone) => self.gone = Some(gone),
         }
     }
 

@@ -18,6 +18,9 @@ pub trait Network {
     fn send(&mut self, to: NodeKey, bytes: Vec<u8>);
     /// From now on these are the members: everybody else is refused and cut.
     fn members(&mut self, members: Vec<Peer>);
+    /// Asks a member, at its door, why it takes this node for a stranger; what it answers comes as
+    /// [`NetworkEvent::Standing`](super::engine::input::NetworkEvent::Standing), if anything.
+    fn ask_standing(&mut self, member: NodeKey);
 }
 
 /// Makes changes durable, in the order given.

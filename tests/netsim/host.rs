@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use narun::blobs::image::Platform;
 use narun::crdt::admission::{Founding, Welcome};
+use narun::crdt::trust::Gone;
 use narun::ids::{NodeKey, NodeName};
 use narun::node::engine::{Engine, EngineConfig, first_rows, next_boot};
 use narun::node::handle::{COMMANDS_MAX, NodeHandle};
@@ -42,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) running: Option<Running>,
     /// How often its node was started.
     pub(crate) boots: u32,
+    /// Why its node is no member any more, once it has ended for that.
+    pub(crate) gone: Option<Gone>,
     layout: Layout,
     seed: u64,
     fabric: Fabric,
@@ -75,6 +78,7 @@ impl Host {
             shelf,
             running: None,
             boots: 0,
+            gone: None,
             layout,
             seed,
             fabric: fabric.clone(),
@@ -89,7 +93,8 @@ impl Host {
 
     /// Whether its node belongs to a cluster.
     pub(crate) fn belongs(&self) -> bool {
-        !self.platter().rows().is_empty()
+        let rows = self.platter().rows();
+        !rows.is_empty() && EngineConfig::read_gone(&rows).expect("a disk loses batches and damages none").is_none()
     }
 
     /// Writes down to which cluster its node belongs, as the binary does before it starts a node for the first time.
@@ -140,12 +145,13 @@ impl Host {
             blobs: SimBlobs { shelf: self.shelf.clone(), life: life.clone() },
             clock: self.clock.clone(),
         };
-        self.fabric.attach(self.key, inputs.clone(), life.clone());
+        let handle = NodeHandle::new(commands, shown);
+        self.fabric.attach(self.key, inputs.clone(), handle.clone(), life.clone());
         self.keeper.attach(inputs.clone());
         self.shelf.attach(inputs);
         let node = runtime::run(engine, world, Doors { inputs: from_shells, commands: from_people, view });
         let task = tokio::spawn(life.clone().live(node));
-        self.running = Some(Running { life, handle: NodeHandle::new(commands, shown), task });
+        self.running = Some(Running { life, handle, task });
     }
 
     /// Ends the node's process, if it runs: alone, or with the whole machine.
@@ -175,6 +181,11 @@ impl Host {
         self.platter().crash(running.life.fuse());
         self.keeper.detach();
         let end = end_of(running.task, &self.name).await;
+        if let End::Returned(Ok(Some(gone))) = &end {
+            // As the binary does: what it ran was the cluster's.
+            self.keeper.die(false);
+            self.gone = Some(gone.clone());
+        }
         self.trace.record(self.name.as_str(), &format!("ended: {end:?}"), &[]);
         Some(end)
     }

@@ -23,6 +23,7 @@ pub(crate) struct Journal {
 struct Inner {
     entries: Vec<Entry>,
     admitted: BTreeSet<NodeKey>,
+    removed: BTreeSet<NodeKey>,
 }
 
 /// One wish.
@@ -79,6 +80,16 @@ impl Journal {
     /// An empty journal.
     pub(crate) fn new(trace: Trace) -> Self {
         Self { inner: Arc::default(), trace }
+    }
+
+    /// A node's membership was taken away, or given up.
+    pub(crate) fn strike(&self, key: NodeKey) {
+        self.lock().removed.insert(key);
+    }
+
+    /// Whose membership ended.
+    pub(crate) fn removed(&self) -> BTreeSet<NodeKey> {
+        self.lock().removed.clone()
     }
 
     /// Somebody was let in, or may have been.

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
+use narun::crdt::trust::Gone;
 use narun::node::shells::DiskError;
 
 /// Where a node's process is to end.
@@ -30,7 +31,7 @@ pub(crate) enum End {
     /// It was killed, or its fuse burnt down.
     Crashed,
     /// Its loop returned.
-    Returned(Result<(), DiskError>),
+    Returned(Result<Option<Gone>, DiskError>),
 }
 
 /// One run of one node's process.
@@ -108,7 +109,7 @@ impl Life {
     }
 
     /// Runs `node` for as long as this life lasts.
-    pub(crate) async fn live(self: Arc<Self>, node: impl Future<Output = Result<(), DiskError>>) -> End {
+    pub(crate) async fn live(self: Arc<Self>, node: impl Future<Output = Result<Option<Gone>, DiskError>>) -> End {
         let mut node = pin!(node);
         poll_fn(|context| {
             {

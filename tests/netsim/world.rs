@@ -13,7 +13,7 @@ use rand::RngExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use narun::crdt::admission::Founding;
+use narun::crdt::admission::{Founding, Role};
 use narun::node::engine::effect::{Refusal, Response};
 use narun::node::engine::input::{Admit, Request};
 use narun::node::engine::view::View;
@@ -122,7 +122,7 @@ impl World {
     pub(crate) async fn join(&mut self, joiner: usize, member: usize) {
         let secret = [joiner as u8 + 1; 32];
         let ttl = Duration::from_secs(600);
-        let ticket = self.ask(member, Request::CreateTicket { ttl, uses: 1, secret }).await;
+        let ticket = self.ask(member, Request::CreateTicket { ttl, uses: 1, role: Role::MEMBER, secret }).await;
         assert!(matches!(ticket, Some(Ok(Response::Ticket(_)))), "no ticket: {ticket:?}");
         let Host { key, name, .. } = &self.hosts[joiner];
         self.journal.admit(*key);
@@ -186,6 +186,12 @@ impl World {
     /// Whether the node's process runs.
     pub(crate) fn runs(&self, host: usize) -> bool {
         self.hosts[host].running.is_some()
+    }
+
+    /// Whether the node of a host is a member, by what users asked for.
+    pub(crate) fn is_member(&self, host: usize) -> bool {
+        let host = &self.hosts[host];
+        host.belongs() && !self.journal.removed().contains(&host.key)
     }
 
     /// The hosts whose nodes run.
@@ -267,8 +273,10 @@ impl World {
         tokio::time::sleep(span).await;
         for host in &mut self.hosts {
             match host.ended().await {
-                None | Some(End::Crashed | End::Returned(Err(_))) => {}
-                Some(End::Returned(Ok(()))) => panic!("the loop of {} returned although nobody stopped it", host.name),
+                None | Some(End::Crashed | End::Returned(Err(_) | Ok(Some(_)))) => {}
+                Some(End::Returned(Ok(None))) => {
+                    panic!("the loop of {} returned although nobody stopped it", host.name)
+                }
             }
         }
         invariants::all_along(self);

@@ -7,13 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::crdt::admission::Welcome;
 use crate::gossip::transport::{Bucket, Buckets, DoorFault, ORIGINS_MAX, Rate, STRANGERS_MAX, Stream, Transport};
 use crate::ids::{ClusterId, NodeKey};
 use crate::node::engine::effect::{Refusal, RefusalCode};
 use crate::node::engine::input::Admit;
 
-use super::{ANSWER_LEN_MAX, Answer, JOIN_MAX, REQUEST_LEN_MAX, Request};
+use super::{ANSWER_LEN_MAX, Answer, Asked, JOIN_MAX, REQUEST_LEN_MAX, Request};
 
 /// How many requests are read, over all strangers. A secret of 256 bits is safe from guessing at any rate; this keeps the engine
 /// and its disk free for others. A burst is a rack of hosts that are installed together.
@@ -25,13 +24,13 @@ pub const ATTEMPTS_FROM_ONE: Rate = Rate { per_second: 10, burst: 20 };
 /// How many may be under way at once: all strangers that may be there, and members that ask again.
 const UNDER_WAY_MAX: usize = 2 * STRANGERS_MAX;
 
-/// Answers at the door until the transport stops. `admit` decides, and has made it durable when it says welcome.
-pub async fn serve<A, F>(transport: &Transport, cluster: ClusterId, admit: A)
+/// Answers at the door until the transport stops. `decide` has made it durable when it says welcome.
+pub async fn serve<A, F>(transport: &Transport, cluster: ClusterId, decide: A)
 where
-    A: Fn(Admit) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Welcome, Refusal>> + Send,
+    A: Fn(Asked) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Answer, Refusal>> + Send,
 {
-    let admit = Arc::new(admit);
+    let decide = Arc::new(decide);
     let mut door = transport.door();
     let mut attempts = Bucket::new(ATTEMPTS, Instant::now());
     let mut attempts_from = Buckets::new(ATTEMPTS_FROM_ONE, ORIGINS_MAX);
@@ -46,14 +45,14 @@ where
         } else {
             None
         };
-        let (transport, admit) = (transport.clone(), admit.clone());
+        let (transport, decide) = (transport.clone(), decide.clone());
         under_way.spawn(async move {
             let attended = async {
                 if let Some(fault) = refused {
                     transport.count_at_door(fault);
                     return answer(stream, Err(busy())).await;
                 }
-                attend(&transport, from, stream, cluster, admit.as_ref()).await;
+                attend(&transport, from, stream, cluster, decide.as_ref()).await;
             };
             if timeout(JOIN_MAX, attended).await.is_err() {
                 transport.count_at_door(DoorFault::Slow);
@@ -62,10 +61,10 @@ where
     }
 }
 
-async fn attend<A, F>(transport: &Transport, from: NodeKey, mut stream: Stream, cluster: ClusterId, admit: &A)
+async fn attend<A, F>(transport: &Transport, from: NodeKey, mut stream: Stream, cluster: ClusterId, decide: &A)
 where
-    A: Fn(Admit) -> F,
-    F: Future<Output = Result<Welcome, Refusal>>,
+    A: Fn(Asked) -> F,
+    F: Future<Output = Result<Answer, Refusal>>,
 {
     let request = match read_request(&mut stream, cluster).await {
         Ok(request) => request,
@@ -75,13 +74,13 @@ where
             return answer(stream, Err(refusal)).await;
         }
     };
-    let decision = match request.checked() {
-        Ok(name) => {
+    let decision = match (request.secret, request.checked()) {
+        (None, _) => decide(Asked::Standing(from)).await,
+        (Some(secret), Ok(name)) => {
             tracing::info!(peer = %from.short(), node = %name, version = request.version, "a node asks to join");
-            let Request { secret, addresses, .. } = request;
-            admit(Admit { key: from, name, addresses, secret }).await
+            decide(Asked::Admit(Admit { key: from, name, addresses: request.addresses, secret })).await
         }
-        Err(message) => Err(Refusal::new(RefusalCode::Invalid, message)),
+        (Some(_), Err(message)) => Err(Refusal::new(RefusalCode::Invalid, message)),
     };
     answer(stream, decision).await;
 }
@@ -107,11 +106,8 @@ async fn read_request(stream: &mut Stream, cluster: ClusterId) -> Result<Request
 }
 
 /// A joiner that has gone away is no fault: the ticket's use is burnt, and it may ask again.
-async fn answer(mut stream: Stream, decision: Result<Welcome, Refusal>) {
-    let answer = match decision {
-        Ok(welcome) => Answer::Welcome(Box::new(welcome)),
-        Err(refusal) => Answer::Refused(refusal.into()),
-    };
+async fn answer(mut stream: Stream, decision: Result<Answer, Refusal>) {
+    let answer = decision.unwrap_or_else(|refusal| Answer::Refused(refusal.into()));
     let mut bytes = minicbor::to_vec(&answer).expect("encoding into memory cannot fail");
     if bytes.len() > ANSWER_LEN_MAX {
         tracing::error!(length = bytes.len(), "the cluster is too large to be told at the door");

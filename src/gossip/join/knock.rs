@@ -5,10 +5,11 @@ use std::fmt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::crdt::admission::{self, Welcome};
+use crate::crdt::admission::{Signed, Welcome};
 use crate::crdt::ticket::Ticket;
+use crate::crdt::trust::Trust;
 use crate::gossip::transport::{AddressFailure, OpenError, Protocol, Stream, Transport, TransportError};
-use crate::ids::NodeName;
+use crate::ids::{ClusterId, NodeKey, NodeName};
 use crate::node::engine::effect::Peer;
 use crate::node::identity::Identity;
 
@@ -104,7 +105,7 @@ pub async fn knock(
     transport.set_members(vec![maker]);
     let request = Request {
         cluster: ticket.cluster,
-        secret: ticket.secret,
+        secret: Some(ticket.secret),
         name: name.to_string(),
         addresses: addresses.to_vec(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -120,6 +121,34 @@ pub async fn knock(
         Answer::Refused(refused) => {
             Err(JoinError::Refused { code: refused.code, message: refused.message, hint: refused.hint })
         }
+        Answer::Standing(_) => Err(JoinError::Garbled("it answers another question".to_owned())),
+    }
+}
+
+/// Asks a member that takes this node for a stranger how it stands with the cluster. The statements are not checked here.
+/// Fails within [`JOIN_MAX`].
+pub async fn ask_standing(
+    transport: &Transport,
+    cluster: ClusterId,
+    member: NodeKey,
+) -> Result<Vec<Signed>, JoinError> {
+    let request = Request {
+        cluster,
+        secret: None,
+        name: String::new(),
+        addresses: Vec::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let asking = async {
+        let stream = transport.open(member, Protocol::Join).await.map_err(explain)?;
+        ask(stream, &request).await
+    };
+    match timeout(JOIN_MAX, asking).await.unwrap_or(Err(JoinError::TimedOut))? {
+        Answer::Standing(statements) => Ok(statements),
+        Answer::Refused(refused) => {
+            Err(JoinError::Refused { code: refused.code, message: refused.message, hint: refused.hint })
+        }
+        Answer::Welcome(_) => Err(JoinError::Garbled("it answers another question".to_owned())),
     }
 }
 
@@ -149,7 +178,11 @@ fn check(identity: &Identity, ticket: &Ticket, welcome: Welcome) -> Result<Welco
     if found != ticket.cluster {
         return Err(JoinError::OtherCluster { wanted: ticket.cluster.short(), found: found.short() });
     }
-    let members = admission::members(identity, &welcome.founding, welcome.admissions.iter().cloned());
+    let mut trust = Trust::new(&welcome.founding);
+    for signed in welcome.admissions.iter().chain(&welcome.removals) {
+        trust.take(identity, signed);
+    }
+    let members = trust.verdict().members;
     let admitted = members.get(&identity.key()).is_some_and(|admission| admission.name == welcome.name);
     if admitted { Ok(welcome) } else { Err(JoinError::NotAdmitted) }
 }

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::*;
-use crate::crdt::admission::{ADMISSION_DOMAIN, Admission, Founding, Signed};
+use crate::crdt::admission::{ADMISSION_DOMAIN, Admission, Founding, Role, Signed, Welcome};
 use crate::crdt::ticket::Ticket;
 use crate::gossip::transport::{OpenError, Protocol, Transport, TransportConfig};
 use crate::node::engine::effect::{Peer, RefusalCode};
@@ -42,10 +42,11 @@ fn welcome(identity: &Identity, founding: &Founding, admit: &Admit) -> Welcome {
         ticket: "t".to_owned(),
         at: Wall(2),
         addresses: admit.addresses.clone(),
-        role: 0,
+        role: Role::MEMBER,
     };
     let admissions = vec![Signed::new(identity, ADMISSION_DOMAIN, &admission)];
-    Welcome { founding: founding.clone(), name: admit.name.clone(), admissions, members: Vec::new() }
+    let (name, members, removals) = (admit.name.clone(), Vec::new(), Vec::new());
+    Welcome { founding: founding.clone(), name, admissions, members, removals }
 }
 
 impl Maker {
@@ -61,15 +62,18 @@ impl Maker {
             let (asked, answer) = (asked.clone(), Arc::new(answer));
             tokio::spawn(async move {
                 let cluster = founding.cluster();
-                serve(&transport, cluster, move |admit| {
+                serve(&transport, cluster, move |asked_for| {
                     asked.fetch_add(1, Ordering::SeqCst);
                     let (identity, founding, answer) = (identity.clone(), founding.clone(), answer.clone());
                     async move {
+                        let Asked::Admit(admit) = asked_for else {
+                            return Err(Refusal::new(RefusalCode::NotAllowed, "this node is not known here"));
+                        };
                         if admit.secret != SECRET {
                             let refusal = Refusal::new(RefusalCode::NotAllowed, "this ticket is used up");
                             return Err(refusal.hint("make another with `narun ticket create`"));
                         }
-                        Ok(answer(welcome(&identity, &founding, &admit)))
+                        Ok(Answer::Welcome(Box::new(answer(welcome(&identity, &founding, &admit)))))
                     }
                 })
                 .await;
@@ -236,7 +240,7 @@ async fn garbage_at_the_door_is_counted_and_harms_nothing() {
 
     let bad_name = Request {
         cluster: maker.founding.cluster(),
-        secret: SECRET,
+        secret: Some(SECRET),
         name: "any".to_owned(),
         addresses: Vec::new(),
         version: String::new(),

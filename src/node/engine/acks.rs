@@ -45,6 +45,11 @@ impl Acks {
         self.waiting.push(Waiting { request, news, wanted, have: BTreeSet::new(), deadline, ask_again, response });
     }
 
+    /// Whether this request has not been answered yet.
+    pub(super) fn is_waited_for(&self, request: u64) -> bool {
+        self.waiting.iter().any(|waiting| waiting.request == request)
+    }
+
     /// Who is to be asked again, and for which news.
     pub(super) fn ask_again(&mut self, now: Mono, connected: &BTreeSet<NodeKey>) -> Vec<(NodeKey, NewsId)> {
         let mut asked = Vec::new();

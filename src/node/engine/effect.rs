@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::crdt::admission::Signed;
+use crate::crdt::trust::Gone;
 use crate::exec::plan::LaunchPlan;
 use crate::ids::{BlobHash, NodeKey, RunId};
 
@@ -59,6 +61,10 @@ pub enum Effect {
     MakeExecutable(BlobHash),
     /// Nothing refers to this blob any more: remove it and its executable.
     Sweep(BlobHash),
+    /// Ask a member, at its door, why it does not let this node in.
+    AskStanding(NodeKey),
+    /// This node is no member any more, and that is written down: end its instances and itself.
+    End(Gone),
 }
 
 /// A member as the transport needs it.
@@ -94,6 +100,15 @@ pub enum Response {
     Revoked,
     /// The stranger is a member now: what it needs to know.
     Admitted(Box<crate::crdt::admission::Welcome>),
+    /// The node is no member any more.
+    Removed {
+        /// False where it was none before either.
+        existed: bool,
+    },
+    /// This node is no member any more, and another one knows.
+    Left,
+    /// The statements that show a node how it stands.
+    Standing(Vec<Signed>),
 }
 
 /// Why a request was not carried out; nothing was changed.

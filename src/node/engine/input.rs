@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::blobs::image::Image;
+use crate::crdt::admission::{Role, Signed};
 use crate::exec::plan::ProcessEvent;
 use crate::ids::{BlobHash, NodeKey, NodeName, ServiceName};
 use crate::spec::ServiceSpec;
@@ -36,6 +37,10 @@ pub enum NetworkEvent {
     Connected(NodeKey),
     /// The last connection to this member broke. Evidence, not proof, that it is gone.
     Broken(NodeKey),
+    /// This member's node answered, and treats this one as a stranger.
+    ShutOut(NodeKey),
+    /// What a member said at its door on how this node stands: statements, not yet checked.
+    Standing(Vec<Signed>),
     /// A message of a member, as it came off the wire.
     Message {
         /// Proven by the connection.
@@ -100,6 +105,8 @@ pub enum Request {
         ttl: Duration,
         /// How many members it admits.
         uses: u32,
+        /// What they are there for.
+        role: Role,
         /// The secret, drawn by the runtime from the system's source: the engine's own randomness can be foretold.
         secret: [u8; 32],
     },
@@ -110,6 +117,18 @@ pub enum Request {
     },
     /// A stranger at the door asks to become a member, with a ticket's secret.
     Admit(Admit),
+    /// A stranger at the door asks why it is one.
+    Standing {
+        /// Proven by the connection.
+        key: NodeKey,
+    },
+    /// Take a member's membership away, for good.
+    RemoveNode {
+        /// Which one.
+        node: NodeName,
+    },
+    /// Take this node out of the cluster, for good.
+    Leave,
 }
 
 /// A new revision.

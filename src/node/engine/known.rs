@@ -59,6 +59,18 @@ impl Known {
         }
     }
 
+    /// Forgets all that a node reported.
+    pub(super) fn forget(&mut self, node: &NodeKey) {
+        self.facts.remove(node);
+        self.holdings.remove(node);
+        self.catalogs.remove(node);
+        self.boots.remove(node);
+        self.reports.retain(|_, reports| {
+            reports.remove(node);
+            !reports.is_empty()
+        });
+    }
+
     /// A node's facts.
     pub(super) fn facts(&self, node: &NodeKey) -> Option<&Facts> {
         self.facts.get(node)

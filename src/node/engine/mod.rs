@@ -5,7 +5,7 @@
 //! was not seeded; all maps are ordered. So a seed replays to the byte in `tests/netsim/`.
 //!
 //! The parts, in the order in which a turn goes through them: `network` and `requests` apply inputs to the catalog, the roster
-//! and the parts below; `cluster` says who is a member and how it fares; `services` is what the catalog asks for; `placement` says
+//! and the parts below; `trust` says who is a member, `cluster` how each fares; `services` is what the catalog asks for; `placement` says
 //! who runs what; `copies` looks after blobs; `instances` after processes; `housekeeping` ends histories; `readmodel` builds the view.
 
 pub mod cluster;
@@ -27,6 +27,7 @@ mod requests;
 mod restore;
 mod settle;
 mod tickets;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use rand_chacha::ChaCha8Rng;
 
 use crate::blobs::image::Platform;
-use crate::crdt::admission::{Founding, Signatures, Signed, Welcome};
+use crate::crdt::admission::{Founding, Signatures, Welcome};
 use crate::crdt::catalog::Catalog;
 use crate::crdt::document::Actor;
 use crate::crdt::roster::Roster;
@@ -60,6 +61,7 @@ use placement::Seat;
 use readmodel::ReadModel;
 use services::Services;
 use tickets::Tickets;
+use trust::Belonging;
 use view::View;
 
 pub use restore::{RestoreError, Stored, first_rows, next_boot};
@@ -120,6 +122,7 @@ pub struct Engine {
     caught_up: bool,
 
     cluster: Cluster,
+    belonging: Belonging,
     peers: Vec<Peer>,
     known: Known,
     services: Services,
@@ -147,7 +150,11 @@ impl Engine {
         for input in inputs {
             self.apply(input, &mut out);
         }
-        self.settle(&mut out);
+        // One who is no member any more has nothing to say, and starts nothing.
+        if !self.is_over() {
+            self.settle(&mut out);
+        }
+        self.settle_end(&mut out);
         out.into_turn()
     }
 
@@ -189,16 +196,5 @@ impl Engine {
     /// Bytes that two engines with the same knowledge have in common: the roots of the catalog and the roster.
     pub fn roots(&self) -> ([u8; 32], [u8; 32]) {
         (self.catalog.tree().root(), self.roster.tree().root())
-    }
-
-    fn admissions(&self) -> Vec<Signed> {
-        let welcome = self.config.welcome.iter().flat_map(|welcome| welcome.admissions.iter().cloned());
-        let documents = self.catalog.iter().filter(|(key, _)| key.as_admission().is_some());
-        let current = documents.filter_map(|(_, entry)| {
-            let content = entry.content();
-            let body = content.revisions.get(&content.current?)?;
-            minicbor::decode::<Signed>(body).ok()
-        });
-        welcome.chain(current).collect()
     }
 }

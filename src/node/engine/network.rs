@@ -7,7 +7,7 @@ use super::effect::{Effect, Peer, Table};
 use super::input::NetworkEvent;
 use super::known::About;
 use super::out::Out;
-use crate::crdt::admission::{Signed, members};
+use crate::crdt::admission::Signed;
 use crate::crdt::catalog::{DocDelta, DocKey, DocState, Merged};
 use crate::crdt::roster::{Subject, Taken, record_key};
 use crate::gossip::message::{Message, News, Tombstone, is_of_later_version};
@@ -23,7 +23,7 @@ pub(super) enum Refused {
     News,
     Document,
     ForgedRecord,
-    RecordOfAStranger,
+    ForgedStatement,
 }
 
 impl fmt::Display for Refused {
@@ -35,7 +35,7 @@ impl fmt::Display for Refused {
             Self::News => "news that make no sense",
             Self::Document => "damaged documents",
             Self::ForgedRecord => "records that were altered",
-            Self::RecordOfAStranger => "records of nodes that are no members",
+            Self::ForgedStatement => "admissions or removals that nobody signed",
         })
     }
 }
@@ -52,9 +52,15 @@ impl Engine {
                 }
             }
             NetworkEvent::Broken(key) => self.cluster.disconnect(&key),
+            NetworkEvent::ShutOut(key) => self.shut_out_by(key, out),
+            NetworkEvent::Standing(statements) => self.hear_standing(&statements, out),
             NetworkEvent::Message { from, bytes } => {
                 if !self.cluster.is_member(&from) {
-                    return self.refuse(from, Refused::NotAMember);
+                    // What one says who was cut off a moment ago may still be on its way.
+                    if !self.is_gone(&from) {
+                        self.refuse(from, Refused::NotAMember);
+                    }
+                    return;
                 }
                 match Message::decode(&bytes) {
                     Some(message) => self.receive(from, message, out),
@@ -186,6 +192,10 @@ impl Engine {
             self.refuse(from, Refused::Document);
             return false;
         }
+        if self.is_made_up(delta) {
+            self.refuse(from, Refused::ForgedStatement);
+            return false;
+        }
         match self.catalog.merge(delta, self.actor()) {
             Err(_) => {
                 self.refuse(from, Refused::Document);
@@ -207,7 +217,7 @@ impl Engine {
     }
 
     /// Takes in a record. False when it was altered on the way.
-    fn take_record(&mut self, from: NodeKey, signed: &Signed, out: &mut Out) -> bool {
+    pub(super) fn take_record(&mut self, from: NodeKey, signed: &Signed, out: &mut Out) -> bool {
         match self.roster.take(&*self.config.signatures, signed) {
             Taken::Stale => {}
             Taken::Forged => {
@@ -215,9 +225,9 @@ impl Engine {
                 return false;
             }
             Taken::New(record) if !self.cluster.is_member(&record.node) => {
-                // Its admission may be on the way: anti-entropy brings the record again.
+                // Its admission may be on the way; or its removal, to the one who sent this.
                 self.roster.remove_node(&record.node);
-                self.refuse(from, Refused::RecordOfAStranger);
+                self.keep_early(&record.node, &record.subject, signed);
             }
             Taken::New(record) if record.node == self.me => {
                 // An earlier life wrote this and lost it. Looking at it again makes this life say what is true now.
@@ -304,13 +314,17 @@ impl Engine {
 
     /// A document is another one now: stores it and looks at what it says.
     pub(super) fn document_changed(&mut self, key: &DocKey, out: &mut Out) {
-        let row = self.catalog.row(key).expect("a document that changed is there");
-        out.put(Table::Catalog, key.as_bytes(), row);
+        self.store_document(key, out);
         if let Some(name) = key.as_service() {
             self.service_changed(&name);
-        } else if key.as_admission().is_some() {
-            self.refresh_members();
+        } else if key.as_admission().is_some() || key.as_removal().is_some() {
+            self.statements_changed(key, out);
         }
+    }
+
+    pub(super) fn store_document(&mut self, key: &DocKey, out: &mut Out) {
+        let row = self.catalog.row(key).expect("a document that changed is there");
+        out.put(Table::Catalog, key.as_bytes(), row);
     }
 
     pub(super) fn service_changed(&mut self, name: &ServiceName) {
@@ -321,22 +335,14 @@ impl Engine {
         self.dirty.view = true;
     }
 
-    /// Works out anew who is admitted.
-    pub(super) fn refresh_members(&mut self) {
-        let admitted = members(&*self.config.signatures, &self.config.founding, self.admissions());
-        if self.cluster.set_members(self.now, admitted) {
-            self.dirty.cluster = true;
-            self.dirty.view = true;
-        }
-    }
-
     /// Tells the transport who the members are and where, when that is other than it was told last.
     pub(super) fn settle_peers(&mut self, out: &mut Out) {
         let peers = self.peers_now();
         if self.peers != peers {
             self.peers.clone_from(&peers);
             let others = peers.into_iter().filter(|peer| peer.key != self.me).collect();
-            out.act(Effect::Members(others));
+            // Not before the news of a removal has left this node: it is sent when it is durable.
+            out.act_when_durable(Effect::Members(others));
         }
     }
 

@@ -10,6 +10,7 @@ use super::view::{
     WantedView,
 };
 use crate::blobs::plan::COPIES;
+use crate::crdt::admission::Admission;
 use crate::crdt::roster::{InstanceReport, State};
 use crate::ids::{NodeKey, NodeName, ServiceName};
 
@@ -73,7 +74,7 @@ impl Engine {
         for instance in instances.iter().filter(|instance| instance.state == InstanceState::Running) {
             *running.entry(instance.node_key).or_default() += 1;
         }
-        let view = |(key, member): (&NodeKey, &crate::crdt::admission::Admission)| {
+        let view = |(key, member): (&NodeKey, &Admission)| {
             let facts = self.known.facts(key);
             let (status, since) = self.cluster.status(key);
             NodeView {
@@ -82,6 +83,7 @@ impl Engine {
                 status,
                 since,
                 is_me: *key == self.me,
+                role: member.role,
                 os: facts.map(|facts| facts.platform.os.clone()),
                 arch: facts.map(|facts| facts.platform.arch.clone()),
                 version: facts.map(|facts| facts.version.clone()),
@@ -168,8 +170,10 @@ impl Engine {
 
     fn image_views(&self) -> Vec<ImageView> {
         // A node that is down can hold nothing now: waiting for it would be waiting for its repair.
-        let up = |key: &&NodeKey| self.cluster.status(key).0 != NodeStatus::Down;
-        let members = self.cluster.members().keys().filter(up).count();
+        let counts = |key: &NodeKey, member: &Admission| {
+            member.role.carries_work() && self.cluster.status(key).0 != NodeStatus::Down
+        };
+        let members = self.cluster.members().iter().filter(|(key, member)| counts(key, member)).count();
         let mut views: BTreeMap<(String, crate::ids::BlobHash), ImageView> = BTreeMap::new();
         for service in self.services.iter() {
             for rev in service.history.iter().rev() {

@@ -2,11 +2,11 @@
 
 use super::Engine;
 use super::effect::{Refusal, RefusalCode, Response};
-use super::input::{Admit, Deploy, Request};
+use super::input::{Deploy, Request};
 use super::out::Out;
 use super::services::Service;
+use super::tickets::Grant;
 use crate::blobs::image::Image;
-use crate::crdt::admission::{ADMISSION_DOMAIN, Admission, Signed, Welcome};
 use crate::crdt::catalog::DocKey;
 use crate::crdt::revision::Revision;
 use crate::crdt::ticket::Ticket;
@@ -20,7 +20,7 @@ pub(super) const MEMBERS_MAX: usize = 300;
 /// Most services in one cluster.
 pub(super) const SERVICES_MAX: usize = 10_000;
 
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 impl Engine {
     pub(super) fn apply_request(&mut self, id: u64, request: Request, out: &mut Out) {
@@ -34,12 +34,20 @@ impl Engine {
             Request::Stop { service } => self.stop(&service, out),
             Request::Start { service } => self.start(&service, out),
             Request::Restart { service } => self.restart(&service, out),
-            Request::CreateTicket { ttl, uses, secret } => self.create_ticket(ttl, uses, secret, out),
+            Request::CreateTicket { ttl, uses, role, secret } => {
+                self.create_ticket(Grant { ttl, uses, role }, secret, out)
+            }
             Request::RevokeTicket { ticket } => {
                 self.dirty.view = true;
                 self.tickets.revoke(&ticket, out).map(|()| Response::Revoked)
             }
             Request::Admit(admit) => self.admit(&admit, out),
+            Request::Standing { key } => self.standing_of(&key),
+            Request::RemoveNode { node } => self.remove(&node, out),
+            Request::Leave => match self.leave(id, out) {
+                Some(answer) => answer,
+                None => return,
+            },
         };
         out.reply(id, response);
     }
@@ -111,6 +119,10 @@ impl Engine {
                 return Err(Refusal::new(RefusalCode::Invalid, format!("there is no node `{name}` in this cluster"))
                     .hint(format!("its nodes are: {}", names.join(", "))));
             };
+            if !member.role.carries_work() {
+                let text = format!("node `{name}` is a member to operate the cluster from, and runs nothing");
+                return Err(Refusal::new(RefusalCode::Invalid, text).hint("leave it out"));
+            }
             if let Some(facts) = self.known.facts(&member.key)
                 && !images.iter().any(|image| image.platform.runs_on(&facts.platform))
             {
@@ -229,8 +241,8 @@ impl Engine {
         (Response::Revised { revision: id.number, changed: true }, news)
     }
 
-    fn create_ticket(&mut self, ttl: std::time::Duration, uses: u32, secret: [u8; 32], out: &mut Out) -> Answer {
-        let expires = self.tickets.create(self.now.wall, &secret, ttl, uses, out)?;
+    fn create_ticket(&mut self, grant: Grant, secret: [u8; 32], out: &mut Out) -> Answer {
+        let expires = self.tickets.create(self.now.wall, &secret, grant, out)?;
         self.dirty.view = true;
         Ok(Response::Ticket(Ticket {
             cluster: self.config.founding.cluster(),
@@ -238,57 +250,7 @@ impl Engine {
             addresses: self.config.addresses.clone(),
             secret,
             expires,
-            uses,
-        }))
-    }
-
-    fn admit(&mut self, admit: &Admit, out: &mut Out) -> Answer {
-        if let Some(member) = self.cluster.members().get(&admit.key) {
-            // It asked before, and the answer was lost: the use was burnt then.
-            if member.name == admit.name {
-                return Ok(self.welcome(admit));
-            }
-            let text = format!("this node is a member already, under the name `{}`", member.name);
-            return Err(Refusal::new(RefusalCode::Conflict, text).hint("`narun start` resumes it"));
-        }
-        if self.cluster.by_name(&admit.name).is_some() {
-            return Err(Refusal::new(
-                RefusalCode::Conflict,
-                format!("a node named `{}` is a member already", admit.name),
-            )
-            .hint("choose another name with `--name`"));
-        }
-        if self.cluster.members().len() >= MEMBERS_MAX {
-            return Err(Refusal::new(RefusalCode::Limit, format!("the cluster has {MEMBERS_MAX} members already")));
-        }
-        let ticket = self.tickets.redeem(self.now.wall, &admit.secret, out)?;
-        let admission = Admission {
-            cluster: self.config.founding.cluster(),
-            key: admit.key,
-            name: admit.name.clone(),
-            by: self.me,
-            ticket,
-            at: self.now.wall,
-            addresses: admit.addresses.clone(),
-            role: 0,
-        };
-        let signed = Signed::new(&*self.config.signatures, ADMISSION_DOMAIN, &admission);
-        let key = DocKey::admission(&admit.key);
-        let body = minicbor::to_vec(&signed).expect("encoding into memory cannot fail");
-        let (_, delta) = self.catalog.put_revision(&key, self.actor(), |_| body);
-        self.document_changed(&key, out);
-        self.spread_document(delta, out);
-        Ok(self.welcome(admit))
-    }
-
-    fn welcome(&self, admit: &Admit) -> Response {
-        let mut members = self.peers_now();
-        members.retain(|peer| peer.key != admit.key);
-        Response::Admitted(Box::new(Welcome {
-            founding: self.config.founding.clone(),
-            name: admit.name.clone(),
-            admissions: self.admissions(),
-            members,
+            uses: grant.uses,
         }))
     }
 }

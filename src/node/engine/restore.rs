@@ -16,11 +16,13 @@ use super::known::Known;
 use super::readmodel::ReadModel;
 use super::services::Services;
 use super::tickets::Tickets;
+use super::trust::{Belonging, GONE, gone_row};
 use super::view::Me;
 use super::{Dirty, Engine, EngineConfig};
 use crate::crdt::admission::{Founding, Signed, Welcome};
-use crate::crdt::catalog::{Catalog, RowError};
+use crate::crdt::catalog::{Catalog, DocKey, RowError};
 use crate::crdt::roster::{Roster, Subject, Taken, parse_record_key};
+use crate::crdt::trust::{Gone, Trust};
 use crate::gossip::dissemination::Dissemination;
 use crate::gossip::membership::Membership;
 use crate::time::Now;
@@ -71,6 +73,12 @@ pub fn first_rows(founding: &Founding, welcome: Option<&Welcome>) -> Vec<Change>
 }
 
 impl EngineConfig {
+    /// Why the node of this database is no member of its cluster any more, if so: it must not be started.
+    pub fn read_gone(stored: &Stored) -> Result<Option<Gone>, RestoreError> {
+        let row = stored.get(&(Table::Meta, GONE.to_vec()));
+        row.map(|row| gone_row(row).ok_or(RestoreError::Damaged("gone"))).transpose()
+    }
+
     /// The cluster that a database belongs to; none when it belongs to none yet.
     pub fn read_cluster(stored: &Stored) -> Result<Option<(Founding, Option<Welcome>)>, RestoreError> {
         let Some(row) = stored.get(&(Table::Meta, FOUNDING.to_vec())) else { return Ok(None) };
@@ -106,6 +114,7 @@ impl Engine {
             next_sync: now.mono,
             caught_up: false,
             cluster: Cluster::new(me, now),
+            belonging: Belonging::new(Trust::new(&config.founding), now.mono),
             peers: Vec::new(),
             known: Known::default(),
             services: Services::default(),
@@ -142,7 +151,13 @@ impl Engine {
         // What this node said in its last life and has not said again is to be looked at: it may not be true any more.
         let mine = self.roster.subjects().filter(|(node, _)| **node == self.me);
         self.dirty.services.extend(mine.filter_map(|(_, subject)| Subject::as_service(subject)).collect::<Vec<_>>());
-        self.refresh_members();
+        self.read_welcome();
+        let statements = |key: &&DocKey| key.as_admission().is_some() || key.as_removal().is_some();
+        let documents: Vec<DocKey> = self.catalog.iter().map(|(key, _)| key).filter(statements).cloned().collect();
+        for key in documents {
+            self.read_statements(&key);
+        }
+        self.refresh_restored();
         Ok(())
     }
 

@@ -67,6 +67,9 @@ impl Engine {
     }
 
     fn settle_cluster(&mut self, out: &mut Out) {
+        for signed in self.take_early() {
+            self.take_record(self.me, &signed, out);
+        }
         let due = self.cluster.take_due(self.now.mono);
         if (self.membership.take_changed() || due || self.dirty.cluster)
             && self.cluster.observe(self.now, &self.membership.liveness())
@@ -135,7 +138,8 @@ impl Engine {
             key: *key,
             name: member.name.clone(),
             standing: self.cluster.standing(now, key),
-            eligible: self.known.facts(key).is_some_and(|facts| service.runs_on(&facts.platform)),
+            eligible: member.role.carries_work()
+                && self.known.facts(key).is_some_and(|facts| service.runs_on(&facts.platform)),
             unknown: self.known.facts(key).is_none(),
         };
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
@@ -147,8 +151,9 @@ impl Engine {
     fn settle_copies(&mut self, out: &mut Out) {
         let now = self.now.mono;
         let holders: BTreeSet<NodeKey> = {
-            let standing = |key: &&NodeKey| self.cluster.standing(now, key) > Standing::Gone;
-            self.cluster.members().keys().filter(standing).copied().collect()
+            let standing = |key: &NodeKey| self.cluster.standing(now, key) > Standing::Gone;
+            let members = self.cluster.members().iter().filter(|(_, member)| member.role.carries_work());
+            members.map(|(key, _)| *key).filter(standing).collect()
         };
         let needs = self.needs();
         for effect in self.copies.settle(now, self.me, &needs, &holders) {

@@ -1,5 +1,6 @@
 //! Engines, called by hand: one node alone, and two that exchange messages. Whole clusters are tested in `tests/netsim/`.
 
+use crate::crdt::admission::Role;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -307,7 +308,7 @@ fn take_messages(node: &mut Node, to: NodeKey) -> Vec<Vec<u8>> {
 
 fn two_nodes() -> (Node, Node) {
     let mut a = Node::founder();
-    let request = Request::CreateTicket { ttl: Duration::from_secs(60), uses: 1, secret: [5; 32] };
+    let request = Request::CreateTicket { ttl: Duration::from_secs(60), uses: 1, role: Role::MEMBER, secret: [5; 32] };
     let Ok(Response::Ticket(ticket)) = a.request(request) else { panic!("no ticket") };
     let admit = Admit {
         key: NodeKey([2; 32]),

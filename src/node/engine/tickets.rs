@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::effect::{Refusal, RefusalCode, Table};
 use super::out::Out;
 use super::view::TicketView;
+use crate::crdt::admission::Role;
 use crate::crdt::ticket::ticket_id;
 use crate::time::Wall;
 
@@ -23,6 +24,17 @@ const TICKETS_MAX: usize = 1_000;
 /// How long an expired or used-up ticket is remembered, so that its bearer is told what is the matter.
 const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What a ticket is to be good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grant {
+    /// How long.
+    pub(super) ttl: Duration,
+    /// For how many members.
+    pub(super) uses: u32,
+    /// For members of which kind.
+    pub(super) role: Role,
+}
+
 #[derive(Clone, Copy, Debug, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]
 struct Held {
@@ -30,6 +42,9 @@ struct Held {
     expires: Wall,
     #[n(1)]
     uses_left: u32,
+    #[n(2)]
+    #[cbor(default)]
+    role: Role,
 }
 
 /// Tickets by the identifier that people see. Secrets are not kept: the identifier is made of a secret's hash.
@@ -51,10 +66,10 @@ impl Tickets {
         &mut self,
         now: Wall,
         secret: &[u8; 32],
-        ttl: Duration,
-        uses: u32,
+        grant: Grant,
         out: &mut Out,
     ) -> Result<Wall, Refusal> {
+        let Grant { ttl, uses, role } = grant;
         if ttl.is_zero() || ttl > TTL_MAX {
             return Err(Refusal::new(
                 RefusalCode::Invalid,
@@ -72,13 +87,13 @@ impl Tickets {
             return Err(Refusal::new(RefusalCode::Limit, format!("there are {TICKETS_MAX} tickets already"))
                 .hint("see `narun ticket list`, and revoke those that nobody needs"));
         }
-        let held = Held { expires: now.plus(ttl), uses_left: uses };
+        let held = Held { expires: now.plus(ttl), uses_left: uses, role };
         self.put(ticket_id(secret), held, out);
         Ok(held.expires)
     }
 
-    /// Checks a ticket's secret and burns one use.
-    pub(super) fn redeem(&mut self, now: Wall, secret: &[u8; 32], out: &mut Out) -> Result<String, Refusal> {
+    /// Checks a ticket's secret and burns one use. Gives back its identifier, and what it makes of its bearer.
+    pub(super) fn redeem(&mut self, now: Wall, secret: &[u8; 32], out: &mut Out) -> Result<(String, Role), Refusal> {
         let id = ticket_id(secret);
         let refuse = |what: &str| {
             Err(Refusal::new(RefusalCode::NotAllowed, format!("this ticket {what}"))
@@ -90,7 +105,7 @@ impl Tickets {
         }
         let Some(uses_left) = held.uses_left.checked_sub(1) else { return refuse("is used up") };
         self.put(id.clone(), Held { uses_left, ..held }, out);
-        Ok(id)
+        Ok((id, held.role))
     }
 
     /// Makes a ticket worthless.
@@ -110,6 +125,7 @@ impl Tickets {
             id: id.clone(),
             expires: held.expires,
             uses_left: held.uses_left,
+            role: held.role,
         };
         good.map(view).collect()
     }
@@ -135,16 +151,20 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn grant(ttl: Duration, uses: u32) -> Grant {
+        Grant { ttl, uses, role: Role::MEMBER }
+    }
+
     #[test]
     fn uses_are_counted_and_time_runs_out() {
         let (mut tickets, mut out) = (Tickets::default(), Out::default());
-        tickets.create(Wall(0), &[1; 32], HOUR, 2, &mut out).unwrap();
+        tickets.create(Wall(0), &[1; 32], grant(HOUR, 2), &mut out).unwrap();
         assert_eq!(tickets.view(Wall(1)).len(), 1);
         tickets.redeem(Wall(1), &[1; 32], &mut out).unwrap();
         tickets.redeem(Wall(1), &[1; 32], &mut out).unwrap();
         let refusal = tickets.redeem(Wall(1), &[1; 32], &mut out).unwrap_err();
         assert!(refusal.message.contains("used up"));
-        tickets.create(Wall(0), &[2; 32], HOUR, 1, &mut out).unwrap();
+        tickets.create(Wall(0), &[2; 32], grant(HOUR, 1), &mut out).unwrap();
         let refusal = tickets.redeem(Wall(3_600_000), &[2; 32], &mut out).unwrap_err();
         assert!(refusal.message.contains("expired at 1970-01-01T01:00:00"));
         assert!(tickets.redeem(Wall(1), &[3; 32], &mut out).is_err());
@@ -154,7 +174,7 @@ mod tests {
     #[test]
     fn a_revoked_ticket_is_worthless() {
         let (mut tickets, mut out) = (Tickets::default(), Out::default());
-        tickets.create(Wall(0), &[1; 32], HOUR, 1, &mut out).unwrap();
+        tickets.create(Wall(0), &[1; 32], grant(HOUR, 1), &mut out).unwrap();
         tickets.revoke(&ticket_id(&[1; 32]), &mut out).unwrap();
         assert!(tickets.redeem(Wall(1), &[1; 32], &mut out).is_err());
         assert!(tickets.revoke("nonsense", &mut out).is_err());
@@ -163,8 +183,8 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let (mut tickets, mut out) = (Tickets::default(), Out::default());
-        assert!(tickets.create(Wall(0), &[1; 32], Duration::ZERO, 1, &mut out).is_err());
-        assert!(tickets.create(Wall(0), &[1; 32], HOUR, 0, &mut out).is_err());
-        assert!(tickets.create(Wall(0), &[1; 32], TTL_MAX + HOUR, 1, &mut out).is_err());
+        assert!(tickets.create(Wall(0), &[1; 32], grant(Duration::ZERO, 1), &mut out).is_err());
+        assert!(tickets.create(Wall(0), &[1; 32], grant(HOUR, 0), &mut out).is_err());
+        assert!(tickets.create(Wall(0), &[1; 32], grant(TTL_MAX + HOUR, 1), &mut out).is_err());
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::blobs::image::Image;
+use crate::crdt::admission::Role;
 use crate::ids::{ClusterId, NodeKey, NodeName, RunId, ServiceName};
 use crate::spec::ServiceSpec;
 use crate::time::Wall;
@@ -85,6 +86,8 @@ pub struct NodeView {
     pub since: Wall,
     /// Whether it is the node that made this view.
     pub is_me: bool,
+    /// What it is there for.
+    pub role: Role,
     /// `linux`, once it has reported.
     pub os: Option<String>,
     /// `amd64`, `arm64`, once it has reported.
@@ -262,6 +265,8 @@ pub struct TicketView {
     pub expires: Wall,
     /// How many more members it admits.
     pub uses_left: u32,
+    /// What they are there for.
+    pub role: Role,
 }
 
 /// Something that is wrong.

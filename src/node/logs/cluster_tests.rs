@@ -80,6 +80,7 @@ fn member(index: usize, status: NodeStatus) -> NodeView {
         status,
         since: Wall(0),
         is_me: index == 0,
+        role: crate::crdt::admission::Role::MEMBER,
         os: None,
         arch: None,
         version: None,

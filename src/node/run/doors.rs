@@ -12,15 +12,16 @@ use tokio_util::io::StreamReader;
 
 use crate::api::doors::BlobDoor;
 use crate::blobs::store::BlobStore;
-use crate::gossip::join;
-use crate::gossip::transport::{Protocol, Transport};
+use crate::gossip::join::{self, Answer, Asked};
+use crate::gossip::transport::{Protocol, Transport, TransportSender};
 use crate::ids::{BlobHash, ClusterId, NodeKey, NodeName};
-use crate::node::engine::effect::{Refusal, RefusalCode, Response};
-use crate::node::engine::input::{BlobEvent, Input, Request};
+use crate::node::engine::effect::{Peer, Refusal, RefusalCode, Response};
+use crate::node::engine::input::{BlobEvent, Input, NetworkEvent, Request};
 use crate::node::handle::NodeHandle;
 use crate::node::logs::disk::DiskLogs;
 use crate::node::logs::serve::LogServer;
 use crate::node::logs::{Duplex, LogPeers};
+use crate::node::shells::Network;
 
 /// Largest binary, in bytes; the API counts uploads against the same limit.
 const BLOB_LEN_MAX: u64 = 8 << 30;
@@ -64,6 +65,36 @@ impl LogPeers for LogStreams {
     }
 }
 
+/// The network as the engine has it: messages over the transport, and questions at other nodes' doors.
+pub(super) struct Links {
+    pub(super) sender: TransportSender,
+    pub(super) transport: Transport,
+    pub(super) cluster: ClusterId,
+    pub(super) inputs: mpsc::Sender<Input>,
+}
+
+impl Network for Links {
+    fn send(&mut self, to: NodeKey, bytes: Vec<u8>) {
+        self.sender.send(to, bytes);
+    }
+
+    fn members(&mut self, members: Vec<Peer>) {
+        self.sender.members(members);
+    }
+
+    fn ask_standing(&mut self, member: NodeKey) {
+        let (transport, cluster, inputs) = (self.transport.clone(), self.cluster, self.inputs.clone());
+        // It ends within the time that a join may take, and the engine asks seldom.
+        tokio::spawn(async move {
+            match join::ask_standing(&transport, cluster, member).await {
+                // Fails only when the node is stopping.
+                Ok(statements) => drop(inputs.send(Input::Network(NetworkEvent::Standing(statements))).await),
+                Err(error) => tracing::debug!(peer = %member.short(), %error, "no answer on how this node stands"),
+            }
+        });
+    }
+}
+
 /// Lets other members read this node's logs, until the transport stops.
 pub(super) async fn serve_logs(transport: Transport, logs: Arc<DiskLogs>, node: NodeName) {
     let server = Arc::new(LogServer::new(logs, node));
@@ -82,14 +113,19 @@ pub(super) async fn serve_logs(transport: Transport, logs: Arc<DiskLogs>, node: 
 
 /// Lets strangers in who hold a ticket, until the transport stops.
 pub(super) async fn serve_joiners(transport: Transport, cluster: ClusterId, node: NodeHandle) {
-    let admit = move |admit| {
+    let decide = move |asked| {
         let node = node.clone();
         async move {
-            match node.request(Request::Admit(admit)).await? {
-                Response::Admitted(welcome) => Ok(*welcome),
-                other => unreachable!("an admission was asked for, not {other:?}"),
+            let request = match asked {
+                Asked::Admit(admit) => Request::Admit(admit),
+                Asked::Standing(key) => Request::Standing { key },
+            };
+            match node.request(request).await? {
+                Response::Admitted(welcome) => Ok(Answer::Welcome(welcome)),
+                Response::Standing(statements) => Ok(Answer::Standing(statements)),
+                other => unreachable!("a stranger was answered with {other:?}"),
             }
         }
     };
-    join::serve(&transport, cluster, admit).await;
+    join::serve(&transport, cluster, decide).await;
 }

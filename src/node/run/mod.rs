@@ -9,6 +9,7 @@
 
 mod address;
 mod doors;
+mod former;
 mod options;
 mod signals;
 
@@ -41,8 +42,9 @@ use crate::blobs::image::Platform;
 use crate::blobs::provide;
 use crate::blobs::shell::BlobShell;
 use crate::blobs::store::{BlobError, BlobStore};
-use crate::crdt::admission::{Founding, Welcome};
+use crate::crdt::admission::{Founding, Role, Welcome};
 use crate::crdt::ticket::Ticket;
+use crate::crdt::trust::{Gone, GoneCause};
 use crate::exec::keeper::client::{ClientError, KeeperClient};
 use crate::exec::supervisor::STOP_GRACE;
 use crate::gossip::join::{self, JoinError};
@@ -107,6 +109,20 @@ pub enum RunError {
         "the data directory {0} belongs to a member of a cluster already\n`narun start` runs it; `--data-dir` names another directory"
     )]
     AlreadyMember(std::path::PathBuf),
+    /// The node is no member of its cluster any more: found at the start, or heard while it ran.
+    #[error("{gone}\n{hint}", hint = former::HINT)]
+    Gone {
+        /// What happened to it.
+        gone: Gone,
+    },
+    /// What is left of the former membership cannot be put aside.
+    #[error("cannot put aside what is left of the former membership in {dir}: {cause}")]
+    Former {
+        /// The data directory.
+        dir: std::path::PathBuf,
+        /// What the system says.
+        cause: std::io::Error,
+    },
     /// Another name was asked for than the one that the node was admitted under.
     #[error(
         "this node is `{is}`, and cannot be started as `{asked}`\na node keeps the name that it was admitted under"
@@ -163,6 +179,9 @@ fn at(addresses: &[String]) -> String {
 /// Runs the node of a data directory until it is told to stop. A fresh directory begins a cluster of one.
 pub async fn start(options: StartOptions) -> Result<(), RunError> {
     let ground = Ground::prepare(&options).await?;
+    if let Some(gone) = ground.gone()? {
+        return Err(RunError::Gone { gone });
+    }
     let (founding, welcome, fresh) = match ground.cluster()? {
         Some((founding, welcome)) => (founding, welcome, false),
         None => {
@@ -178,7 +197,10 @@ pub async fn start(options: StartOptions) -> Result<(), RunError> {
 /// Makes this host's node a member by a ticket, and runs it.
 pub async fn join(options: JoinOptions) -> Result<(), RunError> {
     let JoinOptions { start: options, ticket } = options;
-    let ground = Ground::prepare(&options).await?;
+    let mut ground = Ground::prepare(&options).await?;
+    if ground.gone()?.is_some() {
+        ground = ground.anew(&options).await?;
+    }
     if ground.cluster()?.is_some() {
         return Err(RunError::AlreadyMember(ground.layout.root().to_owned()));
     }
@@ -234,6 +256,21 @@ impl Ground {
         EngineConfig::read_cluster(&self.stored).map_err(|error| self.store.damaged(error).into())
     }
 
+    fn gone(&self) -> Result<Option<Gone>, RunError> {
+        EngineConfig::read_gone(&self.stored).map_err(|error| self.store.damaged(error).into())
+    }
+
+    /// The same data directory with a new key and nothing of the former membership, which is put aside.
+    async fn anew(self, options: &StartOptions) -> Result<Self, RunError> {
+        let Self { layout, lock, store, transport, .. } = self;
+        transport.stop().await;
+        drop(store);
+        former::put_aside(&layout, now_wall())
+            .map_err(|cause| RunError::Former { dir: layout.root().to_owned(), cause })?;
+        drop(lock);
+        Self::prepare(options).await
+    }
+
     async fn run(
         self,
         founding: Founding,
@@ -279,7 +316,12 @@ impl Ground {
         let (writer, writer_thread) = store.run();
         let shell = BlobShell::new(transport.clone(), blobs.clone(), inputs.0.clone());
         let world = World {
-            network: transport.network(),
+            network: doors::Links {
+                sender: transport.network(),
+                transport: transport.clone(),
+                cluster,
+                inputs: inputs.0.clone(),
+            },
             disk: writer,
             processes: keeper.clone(),
             blobs: shell.clone(),
@@ -320,13 +362,21 @@ impl Ground {
         tracing::info!(node = %ready.name, listen = %ready.listen, "serving");
         drop(inputs.0);
 
+        let mut gone = None;
         let (ending, copy) = tokio::select! {
-            ended = &mut engine_loop => return Err(loop_ended(ended)),
+            ended = &mut engine_loop => {
+                gone = Some(loop_ended(ended)?);
+                (Ending::Everything, None)
+            }
             ending = signals::wait(stop_asked) => (ending, None),
             // What it runs is run by the other one too.
             displaced = transport.displaced() => (Ending::Everything, Some(displaced)),
         };
         tracing::info!(node = %ready.name, ending = ending.word(), "stopping");
+        if let Some(gone) = &gone {
+            tracing::warn!(node = %ready.name, "{gone}");
+            former::explain(&layout, gone);
+        }
         if ending == Ending::Everything {
             keeper.shutdown(STOP_GRACE).await;
         }
@@ -336,7 +386,7 @@ impl Ground {
         drop(node);
         let wound_down = async {
             let _ = api.await;
-            let ended = engine_loop.await;
+            let ended = if engine_loop.is_finished() { Ok(Ok(None)) } else { engine_loop.await };
             drop(keeper);
             let _ = keeper_task.await;
             ended
@@ -351,24 +401,28 @@ impl Ground {
         }
         drop(std::fs::remove_file(&api_path));
         drop(lock);
-        match copy {
-            Some(displaced) => Err(RunError::Copy { dir: layout.root().to_owned(), displaced }),
-            None => Ok(()),
+        match (gone, copy) {
+            (Some(Gone { cause: GoneCause::Left(_), .. }), _) | (None, None) => Ok(()),
+            (Some(gone), _) => Err(RunError::Gone { gone }),
+            (None, Some(displaced)) => Err(RunError::Copy { dir: layout.root().to_owned(), displaced }),
         }
     }
 }
 
-fn loop_ended(ended: Result<Result<(), DiskError>, tokio::task::JoinError>) -> RunError {
+/// Why the node is no member any more; the loop ends by itself for no other reason but a failure.
+fn loop_ended(ended: Result<Result<Option<Gone>, DiskError>, tokio::task::JoinError>) -> Result<Gone, RunError> {
     match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(())) => DiskError("the engine's loop ended without being told to".into()).into(),
+        Ok(Ok(Some(gone))) => Ok(gone),
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(None)) => Err(DiskError("the engine's loop ended without being told to".into()).into()),
         // A broken promise of the code: the panic has been printed, and the node must not go on without its mind.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
 async fn first_ticket(node: &NodeHandle) -> Result<Ticket, RunError> {
-    let request = Request::CreateTicket { ttl: FIRST_TICKET_TTL, uses: FIRST_TICKET_USES, secret: random()? };
+    let (ttl, uses, role) = (FIRST_TICKET_TTL, FIRST_TICKET_USES, Role::MEMBER);
+    let request = Request::CreateTicket { ttl, uses, role, secret: random()? };
     match node.request(request).await.map_err(RunError::FirstTicket)? {
         Response::Ticket(ticket) => Ok(ticket),
         other => unreachable!("a ticket was asked for, not {other:?}"),

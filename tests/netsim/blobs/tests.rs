@@ -32,7 +32,7 @@ async fn bench() -> Bench {
     for key in &keys {
         let (name, life, inputs) = (fabric.name(key), Life::new(), mpsc::channel(64).0);
         shelves.push(Shelf::new(&name, *key, Layout::new("/"), fabric.clone(), &all, trace.clone()));
-        fabric.attach(*key, inputs, life.clone());
+        fabric.attach(*key, inputs, crate::network::tests::door(), life.clone());
         let mut net = SimNetwork { fabric: fabric.clone(), key: *key, life, host: name, trace: trace.clone() };
         net.members(keys.iter().map(|key| Peer { key: *key, addresses: Vec::new() }).collect());
     }

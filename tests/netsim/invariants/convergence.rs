@@ -7,12 +7,18 @@ use narun::node::engine::view::{NodeStatus, RevisionStatus, View};
 
 use crate::world::World;
 
-/// Every node that runs shows every other one alive, and the dead ones down.
+/// Every node that runs shows every other member alive, the dead ones down, and nobody else.
 pub(crate) fn members_see_one_another(world: &World, dead: &[usize]) -> Result<(), String> {
     for host in world.up() {
         let view = world.view(host);
-        for (other, it) in world.hosts.iter().enumerate().filter(|(_, it)| it.belongs()) {
+        for (other, it) in world.hosts.iter().enumerate() {
             let shown = view.nodes.iter().find(|node| node.key == it.key);
+            if !world.is_member(other) {
+                match shown {
+                    Some(_) => return Err(format!("n{host} shows {}, which is no member", it.name)),
+                    None => continue,
+                }
+            }
             let shown = shown.ok_or_else(|| format!("n{host} does not know {}", it.name))?;
             let wanted = if dead.contains(&other) { NodeStatus::Down } else { NodeStatus::Alive };
             if shown.status != wanted {

@@ -10,7 +10,7 @@ const COPIES: usize = 3;
 pub(crate) fn of_every_binary(world: &World) -> Result<(), String> {
     let up = world.up();
     let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
-    let members = world.hosts.iter().filter(|host| host.belongs()).count();
+    let members = (0..world.hosts.len()).filter(|host| world.is_member(*host)).count();
     let wanted = COPIES.min(members).saturating_sub(members - up.len()).max(1);
     for image in view.services.iter().flat_map(|service| &service.history).flat_map(|revision| &revision.images) {
         let holders: Vec<usize> =

@@ -10,7 +10,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use narun::ids::NodeKey;
-use narun::node::engine::input::{Input, NetworkEvent};
+use narun::node::engine::effect::Response;
+use narun::node::engine::input::{Input, NetworkEvent, Request};
+use narun::node::handle::NodeHandle;
 
 use crate::life::Life;
 use crate::random::Stream;
@@ -24,6 +26,9 @@ const MESSAGE_LEN_MAX: usize = 4 << 20;
 
 /// How soon a receiver whose inputs were full is tried again.
 const RETRY: Duration = Duration::from_millis(5);
+
+/// How soon a node that was not let in dials again.
+const DIAL_AGAIN: Duration = Duration::from_secs(2);
 
 /// How a node went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +63,8 @@ struct State {
 /// A node that is on the network.
 struct Port {
     inputs: mpsc::Sender<Input>,
+    /// The door of the node, for strangers.
+    door: NodeHandle,
     life: Arc<Life>,
     members: BTreeSet<NodeKey>,
 }
@@ -107,8 +114,8 @@ impl Fabric {
     }
 
     /// A node's process came up. It takes no connections before it said who its members are.
-    pub(crate) fn attach(&self, key: NodeKey, inputs: mpsc::Sender<Input>, life: Arc<Life>) {
-        self.lock().ports.insert(key, Port { inputs, life, members: BTreeSet::new() });
+    pub(crate) fn attach(&self, key: NodeKey, inputs: mpsc::Sender<Input>, door: NodeHandle, life: Arc<Life>) {
+        self.lock().ports.insert(key, Port { inputs, door, life, members: BTreeSet::new() });
     }
 
     /// A node went.
@@ -143,9 +150,28 @@ impl Fabric {
             if members.contains(&other) {
                 self.consider(&mut state, key, other);
             } else {
-                self.sever(&mut state, key, other);
+                self.hang_up(&mut state, key, other);
             }
         }
+    }
+
+    /// A stranger knocks at a node's door and asks how it stands; the answer comes to its inputs.
+    pub(super) fn ask_standing(&self, key: NodeKey, of: NodeKey) {
+        let mut state = self.lock();
+        let Some(asker) = state.ports.get(&key).map(|port| port.inputs.clone()) else { return };
+        let Some(door) = state.ports.get(&of).map(|port| port.door.clone()) else { return };
+        if state.wire(key, of).cut || state.wire(of, key).cut {
+            return;
+        }
+        let (there, back) = (state.latency(key, of), state.latency(of, key));
+        tokio::spawn(async move {
+            tokio::time::sleep(there).await;
+            if let Ok(Response::Standing(statements)) = door.request(Request::Standing { key }).await {
+                tokio::time::sleep(back).await;
+                // The asker may have ended in the meantime.
+                let _ = asker.send(Input::Network(NetworkEvent::Standing(statements))).await;
+            }
+        });
     }
 
     /// Sends one message over the connection, if there is one.
@@ -254,8 +280,40 @@ impl Fabric {
         self.lock().wires.keys().copied().collect()
     }
 
+    /// One node closes its connection to another: what it has sent still arrives.
+    fn hang_up(&self, state: &mut State, key: NodeKey, other: NodeKey) {
+        if let Some(connection) = state.pair(key, other).connection.take() {
+            state.wire(other, key).clear();
+            self.tell_broken(state, key, other, connection);
+            self.tell_broken(state, other, key, connection);
+        }
+        self.consider(state, other, key);
+    }
+
+    /// One node dials another that takes it for a stranger, again and again.
+    fn shut_out(&self, state: &mut State, one: NodeKey, other: NodeKey) {
+        if !state.is_shut_out(one, other) || state.pair(one, other).dialling {
+            return;
+        }
+        state.pair(one, other).dialling = true;
+        let fabric = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(DIAL_AGAIN).await;
+            let mut state = fabric.lock();
+            state.pair(one, other).dialling = false;
+            if state.is_shut_out(one, other) {
+                let parcel = Parcel { due: Instant::now(), event: NetworkEvent::ShutOut(other) };
+                // One more try comes if there was no room.
+                let _ = fabric.deliver(&state, one, parcel);
+            }
+            fabric.consider(&mut state, one, other);
+        });
+    }
+
     /// Dials, if the two want each other and nothing stands between them.
     fn consider(&self, state: &mut State, a: NodeKey, b: NodeKey) {
+        self.shut_out(state, a, b);
+        self.shut_out(state, b, a);
         if !state.can_connect(a, b) || state.pair(a, b).dialling {
             return;
         }
@@ -347,6 +405,8 @@ impl Fabric {
         let (what, from, bytes): (_, _, &[u8]) = match &event {
             NetworkEvent::Connected(from) => ("connected".to_owned(), from, &[]),
             NetworkEvent::Broken(from) => ("broken".to_owned(), from, &[]),
+            NetworkEvent::ShutOut(from) => ("not let in".to_owned(), from, &[]),
+            NetworkEvent::Standing(_) => unreachable!("an answer at a door is no parcel"),
             NetworkEvent::Message { from, bytes } => (word(bytes), from, bytes),
         };
         if !port.members.contains(from) && matches!(event, NetworkEvent::Message { .. }) {
@@ -401,6 +461,16 @@ impl State {
     fn latency(&mut self, from: NodeKey, to: NodeKey) -> Duration {
         let wire = &self.wires[&(from, to)];
         wire.latency(&mut self.stream, &self.weather)
+    }
+
+    /// Whether both are there, nothing is cut, and one holds the other for a member but not the other way round.
+    fn is_shut_out(&mut self, one: NodeKey, other: NodeKey) -> bool {
+        let lives = |key: NodeKey| self.ports.get(&key).filter(|port| !port.life.is_over());
+        let wants = |from: NodeKey, to: NodeKey| lives(from).is_some_and(|port| port.members.contains(&to));
+        // Before a node has said anything it listens to nobody.
+        let up = lives(other).is_some_and(|port| !port.members.is_empty());
+        let shut = up && wants(one, other) && !wants(other, one);
+        shut && !self.wire(one, other).cut && !self.wire(other, one).cut
     }
 
     /// Whether both are there, hold each other for members, and nothing is cut.

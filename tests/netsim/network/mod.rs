@@ -8,7 +8,7 @@
 //! or overtaken. Code that lives through the second does not lean on the first.
 
 mod fabric;
-mod tests;
+pub(crate) mod tests;
 mod wire;
 
 use std::sync::Arc;
@@ -106,6 +106,13 @@ impl Network for SimNetwork {
             let bytes: Vec<u8> = members.iter().flat_map(|peer| peer.key.0).collect();
             self.trace.record(&self.host, &format!("members {}", members.len()), &bytes);
             self.fabric.members(self.key, &members.into_iter().map(|peer| peer.key).collect());
+        }
+    }
+
+    fn ask_standing(&mut self, member: NodeKey) {
+        if self.life.acts() {
+            self.trace.record(&self.host, &format!("asks {} how it stands", self.fabric.name(&member)), &[]);
+            self.fabric.ask_standing(self.key, member);
         }
     }
 }

@@ -4,10 +4,11 @@ use super::*;
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use narun::node::engine::input::{Input, NetworkEvent};
+use narun::node::handle::NodeHandle;
 
 use crate::random;
 
@@ -16,6 +17,11 @@ struct Bench {
     keys: Vec<NodeKey>,
     ends: Vec<mpsc::Receiver<Input>>,
     nets: Vec<SimNetwork>,
+}
+
+/// The door of a node that has no engine: nobody answers.
+pub(crate) fn door() -> NodeHandle {
+    NodeHandle::new(mpsc::channel(1).0, watch::channel(Arc::default()).1)
 }
 
 /// `count` connected nodes.
@@ -28,7 +34,7 @@ async fn bench(count: u8, mode: Mode, seed: u64) -> Bench {
     for key in &keys {
         let (inputs, end) = mpsc::channel(4096);
         let life = Life::new();
-        fabric.attach(*key, inputs, life.clone());
+        fabric.attach(*key, inputs, door(), life.clone());
         ends.push(end);
         nets.push(SimNetwork { fabric: fabric.clone(), key: *key, life, host: fabric.name(key), trace: trace.clone() });
     }

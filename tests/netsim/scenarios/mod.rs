@@ -1,6 +1,7 @@
 //! Named scenarios: what somebody once thought of, and what a seed once found. Each runs under some seeds and both kinds of
 //! network.
 
+mod belonging;
 mod clocks;
 mod crashes;
 mod deploys;

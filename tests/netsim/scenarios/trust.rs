@@ -2,7 +2,7 @@
 
 use super::*;
 
-use narun::crdt::admission::{ADMISSION_DOMAIN, Admission, Signed};
+use narun::crdt::admission::{ADMISSION_DOMAIN, Admission, Role, Signed};
 use narun::crdt::catalog::{DocDelta, DocKey};
 use narun::crdt::document::{Actor, Document};
 use narun::gossip::message::{Message, News};
@@ -43,7 +43,7 @@ fn admission_of_a_stranger(world: &World, signer: usize) -> Vec<u8> {
         ticket: String::new(),
         at: founder.clock.wall(),
         addresses: Vec::new(),
-        role: 0,
+        role: Role::MEMBER,
     };
     let signed = Signed::new(&SimSignatures(world.hosts[signer].key), ADMISSION_DOMAIN, &admission);
     let mut document = Document::default();
