@@ -4,11 +4,12 @@
 //! A decoder that is not here is not fuzzed. None of them may panic, whatever it is given; a fuzz target is one line that calls
 //! [`understands`].
 
-use crate::crdt::admission::{self, Founding, Signatures, Signed, Welcome};
+use crate::crdt::admission::{Signatures, Signed, Welcome};
 use crate::crdt::catalog::Catalog;
 use crate::crdt::document::Actor;
 use crate::crdt::roster::{Roster, Taken};
 use crate::crdt::ticket::Ticket;
+use crate::crdt::trust::Trust;
 use crate::exec::logs::frame::{Frame, Parsed};
 use crate::gossip::membership::Membership;
 use crate::gossip::message::{Message, News, is_of_later_version};
@@ -93,8 +94,10 @@ fn record(bytes: &[u8]) -> bool {
 
 fn welcome(bytes: &[u8]) -> bool {
     let Ok(welcome) = minicbor::decode::<Welcome>(bytes) else { return false };
-    let founding: &Founding = &welcome.founding;
-    admission::members(&Gullible, founding, welcome.admissions.iter().cloned()).contains_key(&founding.founder)
+    let mut trust = Trust::new(&welcome.founding);
+    let statements = welcome.admissions.iter().chain(&welcome.removals);
+    let taken = statements.filter(|signed| trust.take(&Gullible, signed)).count();
+    trust.verdict().members.contains_key(&welcome.founding.founder) && taken > 0
 }
 
 fn ticket(bytes: &[u8]) -> bool {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::crdt::admission::{ADMISSION_DOMAIN, Admission};
+use crate::crdt::admission::{ADMISSION_DOMAIN, Admission, Founding, REMOVAL_DOMAIN, Removal, Role};
 use crate::crdt::catalog::DocKey;
 use crate::crdt::roster::{Stamp, Subject};
 use crate::exec::logs::Stream;
@@ -47,11 +47,21 @@ fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ticket: "abc".to_owned(),
         at: Wall(2),
         addresses: vec!["10.0.0.1:7".to_owned()],
-        role: 0,
+        role: Role::MEMBER,
+    };
+    let removal = Removal {
+        cluster: founding.cluster(),
+        key: NodeKey([3; 32]),
+        name: NodeName::new("n3").unwrap(),
+        by: founding.founder,
+        by_name: founding.name.clone(),
+        at: Wall(3),
+        admissions: vec![admission.clone()],
     };
     let welcome = Welcome {
         name: admission.name.clone(),
         admissions: vec![Signed::new(&Gullible, ADMISSION_DOMAIN, &admission)],
+        removals: vec![Signed::new(&Gullible, REMOVAL_DOMAIN, &removal)],
         members: vec![Peer { key: founding.founder, addresses: vec!["10.0.0.2:7".to_owned()] }],
         founding,
     };

@@ -127,7 +127,7 @@ pub(crate) fn samples(welcome: &Welcome) -> Vec<(&'static str, Vec<u8>)> {
     let bytes = |answer: &Answer| minicbor::to_vec(answer).unwrap();
     let request = Request {
         cluster: ClusterId([1; 32]),
-        secret: [2; 32],
+        secret: Some([2; 32]),
         name: "n2".to_owned(),
         addresses: vec!["10.0.0.1:7".to_owned()],
         version: "0.1.0".to_owned(),
@@ -137,6 +137,7 @@ pub(crate) fn samples(welcome: &Welcome) -> Vec<(&'static str, Vec<u8>)> {
         ("request", minicbor::to_vec(&request).unwrap()),
         ("welcome", bytes(&Answer::Welcome(Box::new(welcome.clone())))),
         ("refused", bytes(&Answer::Refused(refused))),
+        ("standing", bytes(&Answer::Standing(welcome.admissions.clone()))),
     ]
 }
 

@@ -144,7 +144,6 @@ impl Attacker {
     }
 
     fn send(&self, victim: &Victim, bytes: Vec<u8>) {
-        use narun::node::shells::Network;
         self.transport.network().send(victim.key, bytes);
     }
 
