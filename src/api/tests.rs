@@ -355,7 +355,8 @@ async fn the_keys_of_the_api_are_a_contract() {
             "labels",
             "joined_at",
             "started_at",
-            "instances"
+            "instances",
+            "role"
         ]
     );
     let service = get("/v1/services/web").await;
