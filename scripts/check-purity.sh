@@ -13,7 +13,7 @@ pure=(
     src/time.rs
     src/spec
     src/crdt
-    src/gossip/membership.rs
+    src/gossip/membership
     src/gossip/dissemination.rs
     src/gossip/sync.rs
     src/gossip/message.rs

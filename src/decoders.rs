@@ -70,8 +70,12 @@ fn message(bytes: &[u8]) -> bool {
     is_of_later_version::<Message>(bytes) || Message::decode(bytes).is_some()
 }
 
+/// A packet of one member to another.
 fn swim(bytes: &[u8]) -> bool {
-    Membership::new(NodeKey([1; 32]), 1, 1).receive(Mono::default(), bytes)
+    let (now, other) = (Mono::default(), NodeKey([2; 32]));
+    let mut membership = Membership::new(NodeKey([1; 32]), 1, 1);
+    membership.set_members(now, [other].into());
+    membership.receive(now, other, bytes)
 }
 
 /// News of a document are merged, twice: into nothing, and into what came of that.

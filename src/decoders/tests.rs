@@ -3,7 +3,6 @@
 //! `NARUN_WRITE_CORPUS=1 cargo test --lib decoders` writes it anew. What a fuzz run finds is put beside it by hand, under a name that says what
 //! it is.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -121,14 +120,21 @@ fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
 
 /// What one node says to another that it has just been connected to.
 fn swim_samples() -> Option<Vec<u8>> {
+    let (mut now, other) = (Mono::default(), NodeKey([1; 32]));
     let mut membership = Membership::new(NodeKey([2; 32]), 1, 1);
-    let mut now = Mono::default();
-    for _ in 0..10 {
-        membership.tick(now, &BTreeSet::from([NodeKey([1; 32])]));
-        if let Some((_, bytes)) = membership.take_outbox().into_iter().next() {
-            return Some(bytes);
+    membership.set_members(now, [other].into());
+    membership.connect(now, other);
+    membership.receive_hello(now, other, 1, 0, None);
+    for _ in 0..100 {
+        membership.tick(now);
+        let swim = membership.take_outbox().into_iter().find_map(|(_, message)| match message {
+            Message::Swim(bytes) => Some(bytes),
+            _ => None,
+        });
+        if swim.is_some() {
+            return swim;
         }
-        now = now + Duration::from_secs(1);
+        now = now + Duration::from_millis(100);
     }
     None
 }

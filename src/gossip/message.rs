@@ -7,6 +7,7 @@ use crate::crdt::admission::Signed;
 use crate::crdt::catalog::{DocDelta, DocKey, DocState};
 use crate::crdt::roster::Stamp;
 use crate::crdt::tree::Version;
+use crate::gossip::membership::Believed;
 
 /// Largest message, in bytes: a document at its limit must fit.
 pub const MESSAGE_LEN_MAX: usize = 8 << 20;
@@ -170,6 +171,19 @@ pub enum Message {
     /// Every member held these tombstones, and the sender has forgotten them: the receiver may do so too.
     #[n(11)]
     Forgotten(#[n(0)] Vec<Tombstone>),
+    /// The sender is alive, in this life and incarnation of SWIM's: some tens of bytes for everyone whom it is connected to.
+    #[n(12)]
+    Hello {
+        /// Its life: the boot counter, and how often it renewed itself since.
+        #[n(0)]
+        life: u64,
+        /// How often it has refuted in that life.
+        #[n(1)]
+        incarnation: u16,
+        /// What the sender thinks of the receiver, where that is not that it is well: it is to say hello in its turn.
+        #[n(2)]
+        you: Option<Believed>,
+    },
 }
 
 /// A tombstone in the version that was forgotten.

@@ -2,6 +2,25 @@
 //!
 //! Pure: `message` is what members say to one another; `membership` is SWIM; `dissemination` spreads news at once; `sync` repairs
 //! what that missed. Shells: `transport`, the only place that knows a socket, and `join`, the door for strangers.
+//!
+//! # Who is here
+//!
+//! Who is a *member* is written in the catalog, as a chain of signed admissions; gossip never changes it. How each member *fares* is
+//! what `membership` finds out:
+//!
+//! 1. Two members that connect say hello: in which life, and in which incarnation they are. That alone makes a restarted or healed
+//!    member alive, at once and for twenty bytes.
+//! 2. Once a second each member probes one other, half a second later through three more. Who does not answer is *suspect*; so is, after a
+//!    second, whose connection broke and did not come back. A node whose connections all break at once accuses nobody for it.
+//! 3. The suspicion goes round in milliseconds. Whoever is connected to the suspect asks it; it refutes with a greater incarnation. Whoever has heard
+//!    no refutation in three seconds (1.5 if its own connection broke) takes it for *down*.
+//! 4. Nobody takes another's word that a member is down to whom its own connection stands: it asks. Who learns that somebody takes it for
+//!    down renews its life, which overrules everything that was said of the last one.
+//! 5. A node that was woken late, misses answers or had to refute stretches steps 2 and 3 by up to nine times, and does not act on what
+//!    became due while it slept before it has read what came meanwhile.
+//!
+//! So a killed process is down everywhere after 2.6 s, a host that fell silent after some seven, a stalled node kills nobody, and one broken
+//! link harms nobody.
 
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod message;

@@ -159,6 +159,7 @@ impl World {
         if let Some(running) = &self.hosts[host].running {
             self.trace.record(self.hosts[host].name.as_str(), if stalled { "stall" } else { "go on" }, &[]);
             running.life.stall(stalled);
+            self.fabric.pause(self.hosts[host].key, stalled);
         }
     }
 

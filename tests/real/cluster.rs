@@ -200,10 +200,15 @@ impl Node {
 
     /// Waits until the node has ended by itself.
     pub(crate) fn ends(&mut self) {
+        self.ends_with(0);
+    }
+
+    /// Waits until the node has ended by itself, with this code.
+    pub(crate) fn ends_with(&mut self, code: i32) {
         let child = self.process.as_mut().expect("a node that was started");
         let status = eventually("the node to end", || child.try_wait().expect("the node is this test's child"));
         self.process = None;
-        assert!(status.success(), "{status}: {}", self.log());
+        assert_eq!(status.code(), Some(code), "{status}: {}", self.log());
     }
 
     /// Sends a signal to the node process.

@@ -1,5 +1,6 @@
 //! Tests with real processes, sockets and files.
 
+mod belonging;
 mod blobs;
 mod cluster;
 mod copies;

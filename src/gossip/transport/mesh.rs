@@ -20,7 +20,7 @@ use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::ids::NodeKey;
 use crate::node::engine::effect::Peer;
@@ -106,16 +106,61 @@ enum Link {
     Up(ConnectionId),
 }
 
+/// How long a removed member's connection may stay for the last words to it: some round trips between continents.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// Why a member does not take the gossip of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refused {
+    /// It speaks a newer version of the protocol.
+    Newer,
+    /// It seems to take this node for a stranger.
+    Stranger,
+}
+
 /// How one of the small tasks ended.
 enum Done {
-    Resolved { key: NodeKey, found: Vec<(String, SocketAddr)>, failures: Vec<AddressFailure> },
-    Greeted { key: NodeKey, connection: ConnectionId, greeted: Result<(Stream, Life), Unwelcome>, newer: bool },
-    Heard { key: NodeKey, connection: ConnectionId, stream: Stream, hello: Result<Life, Unread> },
-    Tried { key: NodeKey, connection: ConnectionId, sign: Option<SignOfLife> },
-    TurnedAway { key: NodeKey, connection: ConnectionId },
+    Resolved {
+        key: NodeKey,
+        found: Vec<(String, SocketAddr)>,
+        failures: Vec<AddressFailure>,
+    },
+    Greeted {
+        key: NodeKey,
+        connection: ConnectionId,
+        greeted: Result<(Stream, Life), Unwelcome>,
+        refused: Option<Refused>,
+    },
+    Heard {
+        key: NodeKey,
+        connection: ConnectionId,
+        stream: Stream,
+        hello: Result<Life, Unread>,
+    },
+    Tried {
+        key: NodeKey,
+        connection: ConnectionId,
+        sign: Option<SignOfLife>,
+    },
+    TurnedAway {
+        key: NodeKey,
+        connection: ConnectionId,
+    },
     Served,
-    Written { key: NodeKey, connection: ConnectionId, cause: String },
-    Read { key: NodeKey, connection: ConnectionId, end: ReadEnd },
+    /// The last words to one who is no member any more have had their time.
+    Farewell {
+        key: NodeKey,
+    },
+    Written {
+        key: NodeKey,
+        connection: ConnectionId,
+        cause: String,
+    },
+    Read {
+        key: NodeKey,
+        connection: ConnectionId,
+        end: ReadEnd,
+    },
 }
 
 enum Happened {
@@ -239,10 +284,11 @@ impl Mesh {
         }
     }
 
-    /// It is cut at once; whatever was under way with it fails.
+    /// Nothing more is taken from it, and whatever was under way with it fails. What waits to be said to it is still said: that it
+    /// was removed is among it.
     fn remove(&mut self, key: NodeKey) {
         let Some(member) = self.members.remove(&key) else { return };
-        self.outboxes().remove(&key);
+        let linked = self.outboxes().remove(&key).is_some();
         self.ends.notices.send_if_modified(|notices| notices.newer.remove(&key));
         if let Some((_, reader)) = self.readers.remove(&key) {
             reader.abort();
@@ -250,8 +296,15 @@ impl Mesh {
         for request in member.waiting {
             let _ = request.reply.send(Err(OpenError::NotMember(key)));
         }
-        // An error says that there was no connection.
-        let _ = self.ends.swarm.disconnect_peer_id(member.peer);
+        if linked {
+            self.tasks.spawn(async move {
+                sleep(FAREWELL_MAX).await;
+                Done::Farewell { key }
+            });
+        } else {
+            // An error says that there was no connection.
+            let _ = self.ends.swarm.disconnect_peer_id(member.peer);
+        }
     }
 
     fn open(&mut self, to: NodeKey, protocol: Protocol, reply: oneshot::Sender<Result<Stream, OpenError>>) {

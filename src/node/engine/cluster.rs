@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::view::NodeStatus;
 use crate::crdt::admission::Admission;
-use crate::gossip::membership::Liveness;
+use crate::gossip::membership::{Believed, Liveness};
 use crate::ids::{NodeKey, NodeName};
 use crate::time::{Mono, Now, Wall};
 
@@ -80,15 +80,15 @@ impl Cluster {
     }
 
     /// Takes over what SWIM thinks. True if anybody's status changed.
-    pub fn observe(&mut self, now: Now, liveness: &BTreeMap<NodeKey, (Liveness, u64)>) -> bool {
+    pub fn observe(&mut self, now: Now, believed: &BTreeMap<NodeKey, Believed>) -> bool {
         let mut changed = false;
-        for (key, (_, boot)) in liveness {
+        for (key, boot) in believed.iter().map(|(key, believed)| (key, believed.boot())) {
             let known = self.boots.entry(*key).or_default();
-            changed |= *known < *boot;
-            *known = (*known).max(*boot);
+            changed |= *known < boot;
+            *known = (*known).max(boot);
         }
         for (key, seen) in self.seen.iter_mut().filter(|(key, _)| **key != self.me) {
-            let status = match liveness.get(key).map(|(liveness, _)| liveness) {
+            let status = match believed.get(key).map(|believed| believed.liveness) {
                 Some(Liveness::Alive) => NodeStatus::Alive,
                 Some(Liveness::Suspect) => NodeStatus::Suspect,
                 Some(Liveness::Down) => NodeStatus::Down,

@@ -48,10 +48,14 @@ impl Engine {
                 // Binaries that nobody in reach held may be had now.
                 self.dirty.copies = true;
                 if self.cluster.connected().contains(&key) {
+                    self.membership.connect(self.now.mono, key);
                     out.send(key, &sync::roots(&self.catalog, &self.roster));
                 }
             }
-            NetworkEvent::Broken(key) => self.cluster.disconnect(&key),
+            NetworkEvent::Broken(key) => {
+                self.cluster.disconnect(&key);
+                self.membership.break_off(self.now.mono, key);
+            }
             NetworkEvent::ShutOut(key) => self.shut_out_by(key, out),
             NetworkEvent::Standing(statements) => self.hear_standing(&statements, out),
             NetworkEvent::Message { from, bytes } => {
@@ -79,9 +83,12 @@ impl Engine {
     fn receive(&mut self, from: NodeKey, message: Message, out: &mut Out) {
         match message {
             Message::Swim(bytes) => {
-                if !self.membership.receive(self.now.mono, &bytes) {
+                if !self.membership.receive(self.now.mono, from, &bytes) {
                     self.refuse(from, Refused::SwimMessage);
                 }
+            }
+            Message::Hello { life, incarnation, you } => {
+                self.membership.receive_hello(self.now.mono, from, life, incarnation, you);
             }
             Message::News { news, acknowledge } => self.receive_news(from, &news, acknowledge, out),
             Message::Heard(names) => {

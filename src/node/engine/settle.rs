@@ -16,7 +16,6 @@ use super::placement::{Candidate, seats};
 use crate::blobs::image::Image;
 use crate::crdt::roster::{Facts, Holdings, Report, Subject};
 use crate::exec::plan::ProcessEvent;
-use crate::gossip::message::Message;
 use crate::gossip::sync::{self, SYNC_PERIOD};
 use crate::ids::{BlobHash, NodeKey, ServiceName};
 use crate::spec::Placement;
@@ -49,9 +48,11 @@ impl Engine {
     fn settle_gossip(&mut self, out: &mut Out) {
         let now = self.now.mono;
         let connected = self.cluster.connected();
-        self.membership.tick(now, connected);
-        for (to, bytes) in self.membership.take_outbox() {
-            out.send(to, &Message::Swim(bytes));
+        self.membership.tick(now);
+        for (to, message) in self.membership.take_outbox() {
+            if connected.contains(&to) {
+                out.send(to, &message);
+            }
         }
         for (to, message) in self.dissemination.tick(now, &mut self.rng, connected) {
             out.send(to, &message);
@@ -72,7 +73,7 @@ impl Engine {
         }
         let due = self.cluster.take_due(self.now.mono);
         if (self.membership.take_changed() || due || self.dirty.cluster)
-            && self.cluster.observe(self.now, &self.membership.liveness())
+            && self.cluster.observe(self.now, self.membership.believed())
         {
             self.dirty.cluster = true;
         }

@@ -119,6 +119,7 @@ impl Engine {
         }
         self.belonging.gone = verdict.gone;
         if self.cluster.set_members(self.now, verdict.members) {
+            self.membership.set_members(self.now.mono, self.cluster.members().keys().copied().collect());
             self.dirty.cluster = true;
             self.dirty.view = true;
         }
@@ -133,6 +134,7 @@ impl Engine {
         }
         self.belonging.gone = verdict.gone;
         self.cluster.set_members(self.now, verdict.members);
+        self.membership.set_members(self.now.mono, self.cluster.members().keys().copied().collect());
     }
 
     /// Drops all that a node ever reported.

@@ -24,6 +24,9 @@ use super::{Mode, Weather, word};
 /// Largest message that a node may send: the binary's frame limit.
 const MESSAGE_LEN_MAX: usize = 4 << 20;
 
+/// How long the other ends of a connection bear its silence before they cut it: as in the binary's transport.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// How soon a receiver whose inputs were full is tried again.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -55,6 +58,7 @@ struct State {
     wires: BTreeMap<(NodeKey, NodeKey), Wire>,
     pairs: BTreeMap<(NodeKey, NodeKey), Pair>,
     connections: u64,
+    pauses: u64,
     sent: u64,
     dropped: u64,
     begun: Instant,
@@ -67,6 +71,8 @@ struct Port {
     door: NodeHandle,
     life: Arc<Life>,
     members: BTreeSet<NodeKey>,
+    /// Its process is paused, for the time that has this number.
+    paused: Option<u64>,
 }
 
 /// Two nodes, the lesser key first.
@@ -101,6 +107,7 @@ impl Fabric {
             wires,
             pairs,
             connections: 0,
+            pauses: 0,
             sent: 0,
             dropped: 0,
             begun: Instant::now(),
@@ -115,7 +122,7 @@ impl Fabric {
 
     /// A node's process came up. It takes no connections before it said who its members are.
     pub(crate) fn attach(&self, key: NodeKey, inputs: mpsc::Sender<Input>, door: NodeHandle, life: Arc<Life>) {
-        self.lock().ports.insert(key, Port { inputs, door, life, members: BTreeSet::new() });
+        self.lock().ports.insert(key, Port { inputs, door, life, members: BTreeSet::new(), paused: None });
     }
 
     /// A node went.
@@ -136,6 +143,35 @@ impl Fabric {
                 self.tell_broken(&mut state, key, other, connection);
             }
         }
+    }
+
+    /// A node's process was paused, or goes on. What is sent to it waits; after a while its connections are cut, and it makes no
+    /// new ones before it goes on.
+    pub(crate) fn pause(&self, key: NodeKey, paused: bool) {
+        let mut state = self.lock();
+        let others: Vec<NodeKey> = state.names.keys().copied().filter(|other| *other != key).collect();
+        state.pauses += 1;
+        let pause = state.pauses;
+        match state.ports.get_mut(&key) {
+            Some(port) if port.paused.is_some() != paused => port.paused = paused.then_some(pause),
+            _ => return,
+        }
+        if !paused {
+            for other in others {
+                self.consider(&mut state, key, other);
+            }
+            return;
+        }
+        let fabric = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SILENCE_MAX).await;
+            let mut state = fabric.lock();
+            if state.ports.get(&key).is_some_and(|port| port.paused == Some(pause)) {
+                for other in others {
+                    fabric.sever(&mut state, key, other);
+                }
+            }
+        });
     }
 
     /// A node said who its members are.
@@ -476,7 +512,8 @@ impl State {
     /// Whether both are there, hold each other for members, and nothing is cut.
     fn can_connect(&mut self, a: NodeKey, b: NodeKey) -> bool {
         let admits = |one: NodeKey, other: NodeKey| {
-            self.ports.get(&one).is_some_and(|port| !port.life.is_over() && port.members.contains(&other))
+            let takes = |port: &Port| port.paused.is_none() && !port.life.is_over() && port.members.contains(&other);
+            self.ports.get(&one).is_some_and(takes)
         };
         let both = admits(a, b) && admits(b, a);
         both && self.pair(a, b).connection.is_none() && !self.wire(a, b).cut && !self.wire(b, a).cut

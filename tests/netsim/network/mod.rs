@@ -72,6 +72,7 @@ fn word(bytes: &[u8]) -> String {
         Message::Want { .. } => "want",
         Message::Repair { .. } => "repair",
         Message::Forgotten(_) => "forgotten",
+        Message::Hello { .. } => "hello",
     };
     text.to_owned()
 }

@@ -5,6 +5,7 @@ mod belonging;
 mod clocks;
 mod crashes;
 mod deploys;
+mod failures;
 mod hosts;
 mod numbers;
 mod partitions;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::ids::NodeKey;
 use crate::node::engine::input::NetworkEvent;
 
-use super::super::address::root_cause;
+use super::super::address::{peer_id, root_cause};
 use super::super::counters::count;
 use super::super::dial::HEAD_START;
 use super::super::frames::{self, ReadEnd, Unread, Unwelcome};
@@ -19,7 +19,7 @@ use super::super::gate::Arrival;
 use super::super::greeting::{CopyFound, Life, SIGN_OF_LIFE_MAX, SignOfLife};
 use super::super::handler::OpenRequest;
 use super::super::{Displaced, OUTBOX_MAX, OpenError, Protocol, Stream};
-use super::{CONNECTIONS_OF_ONE_MAX, Done, Link, Member, Mesh, chance};
+use super::{CONNECTIONS_OF_ONE_MAX, Done, Link, Member, Mesh, Refused, chance};
 
 /// A process that came with the key of one that is connected.
 #[derive(Debug)]
@@ -65,7 +65,9 @@ impl Mesh {
         member.connections.insert(connection, None);
         member.dial.reached();
         let waiting = std::mem::take(&mut member.waiting);
-        let link = gossips && member.link == Link::None;
+        // A question at the door comes alone: where this node is a stranger, the attempt at a link would end the connection.
+        let knocks = waiting.iter().any(|request| request.protocol == Protocol::Join);
+        let link = gossips && !knocks && member.link == Link::None;
         for request in waiting {
             self.ends.swarm.behaviour_mut().open(peer, connection, request);
         }
@@ -91,7 +93,13 @@ impl Mesh {
                 Ok(Err(error)) => broken(&error.to_string()),
                 Err(_) => broken("the connection was closed"),
             };
-            Done::Greeted { key, connection, greeted, newer }
+            let refused = match &greeted {
+                Err(_) if newer => Some(Refused::Newer),
+                // Its gate drops the streams of strangers without a word.
+                Err(Unwelcome::Broken(_)) => Some(Refused::Stranger),
+                _ => None,
+            };
+            Done::Greeted { key, connection, greeted, refused }
         });
     }
 
@@ -161,9 +169,12 @@ impl Mesh {
                     member.dial.resolved(Instant::now(), found, failures);
                 }
             }
-            Done::Greeted { key, connection, greeted, newer } => {
-                if newer {
+            Done::Greeted { key, connection, greeted, refused } => {
+                if refused == Some(Refused::Newer) {
                     self.tell_of_newer(key);
+                }
+                if refused == Some(Refused::Stranger) && self.members.contains_key(&key) {
+                    self.news.push_back(NetworkEvent::ShutOut(key));
                 }
                 self.on_greeted(key, connection, greeted);
             }
@@ -171,7 +182,9 @@ impl Mesh {
             Done::Tried { key, connection, sign } => self.on_tried(key, connection, sign),
             Done::TurnedAway { key, connection } => self.close(key, connection, "a copy"),
             Done::Served => {}
+            Done::Farewell { key } => self.part(key),
             Done::Written { key, connection, cause } => {
+                self.part(key);
                 if self.members.get(&key).is_some_and(|member| member.link == Link::Up(connection)) {
                     self.close(key, connection, &cause);
                 }
@@ -182,6 +195,16 @@ impl Mesh {
                 }
                 self.on_read(key, connection, &end);
             }
+        }
+    }
+
+    /// Cuts one who is no member any more, now that all has been said.
+    fn part(&mut self, key: NodeKey) {
+        if !self.members.contains_key(&key)
+            && let Some(peer) = peer_id(&key)
+        {
+            // An error says that there was no connection.
+            let _ = self.ends.swarm.disconnect_peer_id(peer);
         }
     }
 
@@ -318,8 +341,12 @@ impl Mesh {
 
     fn welcome(&mut self, key: NodeKey, connection: ConnectionId, life: Life, stream: Stream) {
         let Some(inputs) = self.ends.inputs.clone() else { return };
-        if let Some(member) = self.members.get_mut(&key) {
-            member.connections.insert(connection, Some(life));
+        let Some(member) = self.members.get_mut(&key) else { return };
+        member.connections.insert(connection, Some(life));
+        if member.link == Link::None {
+            // It let this node in after all, on a connection on which there was only a question at its door.
+            let peer = member.peer;
+            self.greet(key, peer, connection);
         }
         let (own, tally) = (self.ends.life, self.ends.tally.clone());
         let reader = self.tasks.spawn(async move {
