@@ -27,6 +27,8 @@ pub mod node;
 pub mod api;
 pub mod cli;
 
+pub mod decoders;
+
 #[cfg(test)]
 #[path = "../tests/shared/skip.rs"]
 mod skip;

@@ -364,6 +364,7 @@ async fn the_keys_of_the_api_are_a_contract() {
             "joined_at",
             "started_at",
             "instances",
+            "role",
             "capacity",
             "drain"
         ]

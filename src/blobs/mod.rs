@@ -17,3 +17,5 @@ pub mod store;
 
 mod import;
 mod wire;
+
+pub(crate) use provide::understands_request;

@@ -79,3 +79,12 @@ async fn answer(stream: Stream, store: &BlobStore, from: NodeKey) {
         tracing::debug!(peer = %from.short(), blob = %hash.short(), %error, "sending a blob ended early");
     }
 }
+
+/// Whether these bytes are a request for a blob, as it comes from a member: for the fuzz targets.
+pub(crate) fn understands_request(bytes: &[u8]) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.is_ok_and(|runtime| {
+        let mut reader = Receiver::new(bytes, TAKER_STALL_MAX);
+        runtime.block_on(async { Request::read_async(&mut reader).await.is_ok() })
+    })
+}

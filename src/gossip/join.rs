@@ -115,5 +115,31 @@ impl Request {
     }
 }
 
+/// Whether these bytes are a request that may be decided on, or an answer: for the fuzz targets.
+pub(crate) fn understands(bytes: &[u8]) -> bool {
+    let request = minicbor::decode::<Request>(bytes).is_ok_and(|request| request.checked().is_ok());
+    request | minicbor::decode::<Answer>(bytes).is_ok()
+}
+
+/// One of each, with a word for it.
+#[cfg(test)]
+pub(crate) fn samples(welcome: &Welcome) -> Vec<(&'static str, Vec<u8>)> {
+    let bytes = |answer: &Answer| minicbor::to_vec(answer).unwrap();
+    let request = Request {
+        cluster: ClusterId([1; 32]),
+        secret: Some([2; 32]),
+        name: "n2".to_owned(),
+        addresses: vec!["10.0.0.1:7".to_owned()],
+        version: "0.1.0".to_owned(),
+    };
+    let refused = Refused { code: "invalid".to_owned(), message: "no".to_owned(), hint: None };
+    vec![
+        ("request", minicbor::to_vec(&request).unwrap()),
+        ("welcome", bytes(&Answer::Welcome(Box::new(welcome.clone())))),
+        ("refused", bytes(&Answer::Refused(refused))),
+        ("standing", bytes(&Answer::Standing(welcome.admissions.clone()))),
+    ]
+}
+
 #[cfg(test)]
 mod tests;

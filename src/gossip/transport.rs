@@ -53,6 +53,9 @@ pub use dial::{PAUSE_MAX, PAUSE_MIN};
 pub use frames::{FRAME_LEN_MAX, SILENCE_MAX};
 pub use gate::{HANDSHAKES_MAX, STRANGER_STAY_MAX, STRANGERS_MAX};
 pub use greeting::SIGN_OF_LIFE_MAX;
+#[cfg(test)]
+pub(crate) use greeting::samples as greeting_samples;
+pub(crate) use greeting::understands as understands_greeting;
 pub use incoming::{INCOMING_MAX, Incoming};
 pub use mesh::CONNECTIONS_OF_ONE_MAX;
 pub use origin::{HANDSHAKES_FROM_ONE, HANDSHAKES_FROM_ONE_MAX, ORIGINS_MAX, STRANGERS_FROM_ONE_MAX};
@@ -238,7 +241,7 @@ impl Transport {
     }
 
     /// A transport that only dials, and opens no gossip: for a stranger at another node's door.
-    pub(super) async fn outward(identity: &Identity) -> Result<Self, TransportError> {
+    pub async fn outward(identity: &Identity) -> Result<Self, TransportError> {
         Self::begin(identity, None, None).await
     }
 

@@ -101,7 +101,6 @@ fn memory(node: &Node) -> u64 {
 
 /// Somebody with a key.
 struct Attacker {
-    identity: Identity,
     transport: Transport,
     inputs: mpsc::Receiver<Input>,
 }
@@ -111,10 +110,10 @@ impl Attacker {
     async fn of(identity: Identity, victim: &Victim) -> Self {
         let (sender, inputs) = mpsc::channel(4096);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = TransportConfig { identity: identity.clone(), listen };
+        let config = TransportConfig { identity, listen };
         let transport = Transport::start(config, sender).await.expect("a transport on loopback");
         transport.set_members(vec![victim.peer()]);
-        Self { identity, transport, inputs }
+        Self { transport, inputs }
     }
 
     async fn stranger(victim: &Victim) -> Self {
@@ -145,7 +144,6 @@ impl Attacker {
     }
 
     fn send(&self, victim: &Victim, bytes: Vec<u8>) {
-        use narun::node::shells::Network;
         self.transport.network().send(victim.key, bytes);
     }
 

@@ -13,4 +13,5 @@ mod membership;
 mod nodes;
 mod output;
 mod skip;
+mod sockets;
 mod surface;

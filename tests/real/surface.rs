@@ -122,7 +122,7 @@ fn json_has_the_documented_keys_and_tables_their_columns() {
         ),
         (
             &["node", "list"],
-            "addresses age instances is_me joined_at key labels name platform since started_at status version",
+            "addresses age instances is_me joined_at key labels name platform role since started_at status version",
         ),
         (&["ticket", "list"], "expires id uses_left"),
     ] {

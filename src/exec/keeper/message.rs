@@ -134,6 +134,23 @@ pub(super) enum Event {
     },
 }
 
+/// Whether these bytes are a message of either side: for the fuzz targets.
+pub(crate) fn understands(bytes: &[u8]) -> bool {
+    minicbor::decode::<Request>(bytes).is_ok() | minicbor::decode::<Event>(bytes).is_ok()
+}
+
+/// Some messages, each with a word for it.
+#[cfg(test)]
+pub(crate) fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let run = RunId([7; 16]);
+    vec![
+        ("hello", minicbor::to_vec(Request::Hello { oldest: 1, newest: 1 }).unwrap()),
+        ("signal", minicbor::to_vec(Request::Signal { run, signal: 15 }).unwrap()),
+        ("launched", minicbor::to_vec(Event::Launched { run, pid: 7, at: Wall(3) }).unwrap()),
+        ("failed", minicbor::to_vec(Event::LaunchFailed { run, error: "no".to_owned() }).unwrap()),
+    ]
+}
+
 /// The newest version that both sides speak, if there is one.
 pub(super) fn agree(oldest: u32, newest: u32) -> Option<u32> {
     let version = newest.min(VERSION_NEWEST);

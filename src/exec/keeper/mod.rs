@@ -36,6 +36,10 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 
+#[cfg(test)]
+pub(crate) use message::samples;
+pub(crate) use message::understands;
+
 use super::cause::why;
 use super::cgroup::{self, GroupError};
 use super::namespace::{self, SweepError};

@@ -224,6 +224,14 @@ impl Gate {
         Ok(())
     }
 
+    fn refuse_barred(&self, peer: &PeerId, now: Instant) -> Result<(), ConnectionDenied> {
+        if node_key(peer).is_some_and(|key| self.conduct.is_barred(&key, now)) {
+            count(&self.tally.members_barred);
+            return Err(ConnectionDenied::new(Refused::Barred));
+        }
+        Ok(())
+    }
+
     /// Whether this stream may pass.
     fn admits(&mut self, peer: &PeerId, connection: ConnectionId, protocol: Protocol) -> bool {
         if self.members.contains(peer) {
@@ -280,9 +288,8 @@ impl NetworkBehaviour for Gate {
         let (now, origin) = (Instant::now(), Origin::of(remote));
         if !self.members.contains(&peer) {
             self.let_stranger_in(connection, peer, origin, now)?;
-        } else if node_key(&peer).is_some_and(|key| self.conduct.is_barred(&key, now)) {
-            count(&self.tally.members_barred);
-            return Err(ConnectionDenied::new(Refused::Barred));
+        } else {
+            self.refuse_barred(&peer, now)?;
         }
         if let Some(origin) = origin {
             self.came_from.insert(connection, origin);
@@ -302,6 +309,8 @@ impl NetworkBehaviour for Gate {
         if !self.members.contains(&peer) {
             return Err(ConnectionDenied::new(Refused::NotMember));
         }
+        // Somebody here may have asked for a stream to it.
+        self.refuse_barred(&peer, Instant::now())?;
         if let Some(origin) = Origin::of(address) {
             self.came_from.insert(connection, origin);
         }
@@ -318,7 +327,8 @@ impl NetworkBehaviour for Gate {
             }
             FromSwarm::ListenFailure(failure) => {
                 if let Some(begun) = self.end_handshake(failure.connection_id) {
-                    let slow = begun.elapsed() >= HANDSHAKE_MAX;
+                    // libp2p's own clock begins a little before this one.
+                    let slow = begun.elapsed() >= HANDSHAKE_MAX * 9 / 10;
                     count(if slow { &self.tally.handshakes_slow } else { &self.tally.handshakes_failed });
                 }
             }

@@ -113,6 +113,26 @@ impl CopyFound {
     }
 }
 
+/// Whether these bytes are one of the frames of a greeting: for the fuzz targets.
+pub(crate) fn understands(bytes: &[u8]) -> bool {
+    minicbor::decode::<Hello>(bytes).is_ok()
+        | minicbor::decode::<Answer>(bytes).is_ok()
+        | minicbor::decode::<SignOfLife>(bytes).is_ok()
+}
+
+/// One of each, with a word for it.
+#[cfg(test)]
+pub(crate) fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let (hello, sign) = (Hello { life: Life([1; 16]) }, SignOfLife { life: Life([2; 16]), signature: vec![3; 64] });
+    let copy = Answer::Copy(CopyFound { sign: sign.clone(), addresses: vec!["10.0.0.1:7".to_owned()] });
+    vec![
+        ("hello", minicbor::to_vec(&hello).unwrap()),
+        ("welcome", minicbor::to_vec(Answer::Welcome(hello)).unwrap()),
+        ("copy", minicbor::to_vec(copy).unwrap()),
+        ("sign", minicbor::to_vec(sign).unwrap()),
+    ]
+}
+
 fn signed(asked: Life, life: Life) -> Vec<u8> {
     [DOMAIN, &asked.0, &life.0].concat()
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use libp2p::core::upgrade::OutboundConnectionUpgrade;
 use libp2p::noise;
 use narun::gossip::join;
-use narun::gossip::transport::{HANDSHAKES_FROM_ONE_MAX, Protocol, STRANGER_STAY_MAX, STRANGERS_FROM_ONE_MAX};
+use narun::gossip::transport::{
+    HANDSHAKES_FROM_ONE_MAX, Protocol, STRANGER_STAY_MAX, STRANGERS_FROM_ONE_MAX, Transport,
+};
 use narun::ids::NodeName;
 use narun::node::identity::Identity;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -159,8 +161,9 @@ fn who_dawdles_at_the_door_is_sent_away() {
     attack(async {
         let mut dawdlers = Vec::new();
         for _ in 0..STRANGERS_FROM_ONE_MAX + 4 {
-            let stranger = Attacker::stranger(&victim).await;
-            if let Some(mut stream) = stranger.open(&victim, Protocol::Join).await {
+            let stranger = Transport::outward(&Identity::generate()).await.expect("a transport");
+            stranger.set_members(vec![victim.peer()]);
+            if let Ok(mut stream) = stranger.open(victim.key, Protocol::Join).await {
                 // The beginning of a request, and then a byte now and then.
                 let _ = stream.write_all(&[0, 0, 1]).await;
                 let _ = stream.flush().await;

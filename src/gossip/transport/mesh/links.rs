@@ -170,7 +170,9 @@ impl Mesh {
                 }
             }
             Done::Greeted { key, connection, greeted, refused } => {
-                self.tell_if_newer(key, connection, refused == Some(Refused::Newer));
+                if refused == Some(Refused::Newer) {
+                    self.tell_of_newer(key);
+                }
                 if refused == Some(Refused::Stranger) && self.members.contains_key(&key) {
                     self.news.push_back(NetworkEvent::ShutOut(key));
                 }
@@ -265,6 +267,7 @@ impl Mesh {
         member.connections.insert(connection, Some(life));
         member.link = Link::Up(connection);
         member.dial.greeted();
+        self.ends.notices.send_if_modified(|notices| notices.newer.remove(&key));
         if !std::mem::replace(&mut member.connected, true) {
             tracing::info!(peer = %key.short(), "connected");
             self.news.push_back(NetworkEvent::Connected(key));
@@ -280,15 +283,9 @@ impl Mesh {
     }
 
     /// Whoever runs this node is told of members that speak a newer version of the protocol, until they are heard to speak ours.
-    fn tell_if_newer(&mut self, key: NodeKey, connection: ConnectionId, newer: bool) {
-        if !self.members.get(&key).is_some_and(|member| member.link == Link::Greeting(connection)) {
-            return;
-        }
-        let changed = self.ends.notices.send_if_modified(|notices| match newer {
-            true => notices.newer.insert(key),
-            false => notices.newer.remove(&key),
-        });
-        if changed && newer {
+    fn tell_of_newer(&mut self, key: NodeKey) {
+        let known = self.members.contains_key(&key);
+        if known && self.ends.notices.send_if_modified(|notices| notices.newer.insert(key)) {
             count(&self.ends.tally.members_newer);
             tracing::warn!(peer = %key.short(), "speaks a newer version of narun's protocol: upgrade narun on this node");
         }
