@@ -7,6 +7,7 @@ use crate::crdt::admission::Signed;
 use crate::crdt::catalog::{DocDelta, DocKey, DocState};
 use crate::crdt::roster::Stamp;
 use crate::crdt::tree::Version;
+use crate::ids::NodeKey;
 
 /// Largest message, in bytes: a document at its limit must fit.
 pub const MESSAGE_LEN_MAX: usize = 8 << 20;
@@ -66,6 +67,19 @@ pub struct RecordState {
     /// Its stamp; zero for one that the sender has not.
     #[n(1)]
     pub stamp: Stamp,
+}
+
+/// A stretch of the ring of all keys: from one key on, up to another that is no longer in it. All of the ring where the two are
+/// the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Stretch {
+    /// Where it begins.
+    #[n(0)]
+    pub from: NodeKey,
+    /// Where the next one begins.
+    #[n(1)]
+    pub to: NodeKey,
 }
 
 /// A message from member to member.
@@ -170,6 +184,17 @@ pub enum Message {
     /// Every member held these tombstones, and the sender has forgotten them: the receiver may do so too.
     #[n(11)]
     Forgotten(#[n(0)] Vec<Tombstone>),
+    /// News, whole, which the receiver passes on at once to all members whose keys lie in a stretch.
+    #[n(13)]
+    Relay {
+        /// An encoded [`News`], relayed as it is.
+        #[n(0)]
+        #[cbor(with = "minicbor::bytes")]
+        news: Vec<u8>,
+        /// Who is to get it.
+        #[n(1)]
+        stretch: Stretch,
+    },
 }
 
 /// A tombstone in the version that was forgotten.

@@ -10,7 +10,7 @@ use super::out::Out;
 use crate::crdt::admission::{Signed, members};
 use crate::crdt::catalog::{DocDelta, DocKey, DocState, Merged};
 use crate::crdt::roster::{Subject, Taken, record_key};
-use crate::gossip::message::{Message, News, Tombstone};
+use crate::gossip::message::{Message, News, Stretch, Tombstone};
 use crate::gossip::sync;
 use crate::ids::{NodeKey, ServiceName};
 
@@ -77,6 +77,7 @@ impl Engine {
                 }
             }
             Message::News { news, acknowledge } => self.receive_news(from, &news, acknowledge, out),
+            Message::Relay { news, stretch } => self.relay_news(from, &news, &stretch, out),
             Message::Heard(names) => {
                 if let Some(ask) = self.dissemination.heard(self.now.mono, from, &names) {
                     out.send(from, &ask);
@@ -125,14 +126,19 @@ impl Engine {
                 // Whoever passed it on would be taken for its author.
                 return self.dissemination.refuse(bytes);
             }
-            let connected = self.cluster.connected();
-            let relayed = self.dissemination.receive(self.now.mono, &mut self.rng, connected, from, bytes);
-            for (to, message) in relayed.map(|(_, outbox)| outbox).unwrap_or_default() {
-                out.send(to, &message);
-            }
+            self.dissemination.receive(self.now.mono, bytes);
         }
         if acknowledge {
             self.acknowledge_news(from, bytes, out);
+        }
+    }
+
+    /// Takes in news, and passes them on; before they are on the disk, since what they say was said by others.
+    fn relay_news(&mut self, from: NodeKey, bytes: &[u8], stretch: &Stretch, out: &mut Out) {
+        self.receive_news(from, bytes, false, out);
+        let connected = self.cluster.connected();
+        for (to, message) in self.dissemination.relay(&mut self.rng, connected, from, bytes, stretch) {
+            out.send(to, &message);
         }
     }
 

@@ -102,7 +102,7 @@ impl Engine {
             roster: Roster::default(),
             stamped: 0,
             membership,
-            dissemination: Dissemination::default(),
+            dissemination: Dissemination::new(me),
             next_sync: now.mono,
             caught_up: false,
             cluster: Cluster::new(me, now),

@@ -53,7 +53,7 @@ impl Engine {
         for (to, bytes) in self.membership.take_outbox() {
             out.send(to, &Message::Swim(bytes));
         }
-        for (to, message) in self.dissemination.tick(now, &mut self.rng, connected) {
+        for (to, message) in self.dissemination.tick(now, connected) {
             out.send(to, &message);
         }
         if now >= self.next_sync {

@@ -62,6 +62,7 @@ fn word(bytes: &[u8]) -> String {
         Message::Swim(_) => "swim",
         Message::News { acknowledge: true, .. } => "news to acknowledge",
         Message::News { .. } => "news",
+        Message::Relay { .. } => "news to pass on",
         Message::Heard(_) => "heard",
         Message::Ask(_) => "ask",
         Message::Acknowledge(_) => "acknowledge",
