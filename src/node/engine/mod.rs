@@ -48,7 +48,7 @@ use crate::ids::{NodeKey, NodeName, ServiceName};
 use crate::time::{Mono, Now, Wall};
 
 use acks::Acks;
-use cluster::Cluster;
+use cluster::{Cluster, Standing};
 use copies::Copies;
 use effect::{Peer, Turn};
 use housekeeping::Housekeeping;
@@ -95,6 +95,16 @@ struct Dirty {
     cluster: bool,
     /// Which blobs are named, or who holds them.
     copies: bool,
+    /// What shows of the members.
+    nodes: bool,
+    /// What shows of instances.
+    instances: bool,
+    /// What shows of images.
+    images: bool,
+    /// What shows of tickets.
+    tickets: bool,
+    /// Only what is wrong.
+    problems: bool,
     /// Anything that shows.
     view: bool,
 }
@@ -120,6 +130,8 @@ pub struct Engine {
     caught_up: bool,
 
     cluster: Cluster,
+    /// How far each member counted, and in which life, when services were settled last for all members.
+    standings: BTreeMap<NodeKey, (Standing, u64)>,
     peers: Vec<Peer>,
     known: Known,
     services: Services,
@@ -135,6 +147,8 @@ pub struct Engine {
     refused: BTreeMap<(NodeKey, network::Refused), u64>,
 
     dirty: Dirty,
+    /// How often settling over everything found something to do.
+    overlooked: u64,
     read_model: ReadModel,
 }
 

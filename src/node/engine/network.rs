@@ -66,7 +66,7 @@ impl Engine {
 
     pub(super) fn refuse(&mut self, from: NodeKey, kind: Refused) {
         *self.refused.entry((from, kind)).or_default() += 1;
-        self.dirty.view = true;
+        self.dirty.problems = true;
     }
 
     fn receive(&mut self, from: NodeKey, message: Message, out: &mut Out) {
@@ -233,12 +233,15 @@ impl Engine {
     }
 
     fn record_known(&mut self, record: &crate::crdt::roster::Record) {
-        self.dirty.view = true;
         match self.known.take(record) {
             About::Facts => self.dirty.cluster = true,
-            About::Holdings => self.dirty.copies = true,
+            About::Holdings => {
+                self.dirty.copies = true;
+                self.dirty.images = true;
+            }
             About::Service(name) => {
                 self.dirty.services.insert(name);
+                self.dirty.instances = true;
             }
             About::Catalog | About::Unknown => {}
         }

@@ -106,6 +106,7 @@ impl Engine {
             next_sync: now.mono,
             caught_up: false,
             cluster: Cluster::new(me, now),
+            standings: BTreeMap::new(),
             peers: Vec::new(),
             known: Known::default(),
             services: Services::default(),
@@ -118,6 +119,7 @@ impl Engine {
             housekeeping: Housekeeping::new(now.mono),
             refused: BTreeMap::new(),
             dirty: Dirty { cluster: true, copies: true, view: true, ..Dirty::default() },
+            overlooked: 0,
             read_model: ReadModel::new(Arc::new(view_of_me)),
             config,
         };

@@ -6,13 +6,13 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::Engine;
 use super::cluster::Standing;
 use super::copies::Need;
 use super::input::BlobEvent;
 use super::instances::{Concerns, Surroundings};
 use super::out::Out;
 use super::placement::{Candidate, seats};
+use super::{Dirty, Engine};
 use crate::blobs::image::Image;
 use crate::crdt::roster::{Facts, Holdings, Report, Subject};
 use crate::exec::plan::ProcessEvent;
@@ -40,10 +40,25 @@ impl Engine {
         for (request, refusal) in self.acks.tick(self.now.mono) {
             out.reply(request, Err(refusal));
         }
-        if std::mem::take(&mut self.dirty.view) {
-            let view = self.build_view();
-            self.read_model.update(view);
+        self.show();
+    }
+
+    /// Settles over everything that is known, whatever was marked as changed, right after a settle over what was: it finds nothing to
+    /// do. If it does, a mark is missing somewhere; that is counted, shown, and what was overlooked is made good.
+    pub(super) fn settle_everything(&mut self, out: &mut Out) {
+        let mut found = Out::default();
+        let names = self.services.iter().map(|service| &service.name);
+        let names = names.chain(self.known.reported_services()).chain(self.instances.services()).cloned().collect();
+        self.dirty = Dirty { services: names, cluster: true, copies: true, view: true, ..Dirty::default() };
+        self.settle_cluster(&mut found);
+        self.settle_services(&mut found);
+        let shows_other = self.show();
+        if shows_other || !found.is_empty() {
+            self.overlooked += 1;
+            self.dirty.problems = true;
+            self.show();
         }
+        out.append(found);
     }
 
     fn settle_gossip(&mut self, out: &mut Out) {
@@ -68,11 +83,10 @@ impl Engine {
 
     fn settle_cluster(&mut self, out: &mut Out) {
         let due = self.cluster.take_due(self.now.mono);
-        if (self.membership.take_changed() || due || self.dirty.cluster)
-            && self.cluster.observe(self.now, &self.membership.liveness())
-        {
-            self.dirty.cluster = true;
-        }
+        // SWIM does not speak of every suspicion: once a minute they are looked at anyway.
+        let looks = due || self.dirty.cluster || self.housekeeping.is_due(self.now.mono);
+        let changed =
+            (self.membership.take_changed() || looks) && self.cluster.observe(self.now, &self.membership.liveness());
         let facts = Facts {
             addresses: self.config.addresses.clone(),
             platform: self.config.platform.clone(),
@@ -83,7 +97,17 @@ impl Engine {
         if self.cluster.is_member(&self.me) {
             self.say(Subject::facts(), Some(&facts), out);
         }
-        if std::mem::take(&mut self.dirty.cluster) || due {
+        if changed || due || self.dirty.cluster {
+            let counts = |key: &NodeKey| (self.cluster.standing(self.now.mono, key), self.cluster.boot(key));
+            let standings = self.cluster.members().keys().map(|key| (*key, counts(key))).collect();
+            self.dirty.cluster |= standings != self.standings;
+            self.standings = standings;
+            // A suspicion shows, and changes nothing about who runs what.
+            self.dirty.nodes = true;
+            self.dirty.instances = true;
+            self.dirty.images = true;
+        }
+        if std::mem::take(&mut self.dirty.cluster) {
             self.dirty.copies = true;
             self.dirty.view = true;
             self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
@@ -113,7 +137,7 @@ impl Engine {
                 assert!(*round <= ROUNDS_MAX, "settling `{name}` does not end");
                 self.settle_seats(name);
             }
-            if std::mem::take(&mut self.dirty.copies) || !dirty.is_empty() {
+            if std::mem::take(&mut self.dirty.copies) {
                 self.settle_copies(out);
             }
             if self.instances.is_known() {
@@ -127,7 +151,9 @@ impl Engine {
     fn settle_seats(&mut self, name: &ServiceName) {
         let service = self.services.get(name).filter(|service| service.wants_instances());
         let Some(service) = service else {
-            self.seats.remove(name);
+            if self.seats.remove(name).is_some() {
+                self.seats_changed();
+            }
             return;
         };
         let now = self.now.mono;
@@ -141,7 +167,17 @@ impl Engine {
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
         let boot_of = |key: &NodeKey| if *key == self.me { self.boot } else { self.cluster.boot(key) };
         let incumbents = self.known.incumbents(name, boot_of);
-        self.seats.insert(name.clone(), seats(name, &service.current.spec.placement, &candidates, &incumbents));
+        let seats = seats(name, &service.current.spec.placement, &candidates, &incumbents);
+        if self.seats.get(name) != Some(&seats) {
+            self.seats.insert(name.clone(), seats);
+            self.seats_changed();
+        }
+    }
+
+    /// Other binaries may be needed here, and other numbers are shown.
+    fn seats_changed(&mut self) {
+        self.dirty.copies = true;
+        self.dirty.view = true;
     }
 
     fn settle_copies(&mut self, out: &mut Out) {

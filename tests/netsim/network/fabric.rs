@@ -51,6 +51,7 @@ struct State {
     pairs: BTreeMap<(NodeKey, NodeKey), Pair>,
     connections: u64,
     sent: u64,
+    bytes: u64,
     dropped: u64,
     begun: Instant,
 }
@@ -95,6 +96,7 @@ impl Fabric {
             pairs,
             connections: 0,
             sent: 0,
+            bytes: 0,
             dropped: 0,
             begun: Instant::now(),
         };
@@ -155,6 +157,7 @@ impl Fabric {
             self.trace.violated("bounded", &format!("{} sends a message of {} bytes", from.short(), bytes.len()));
         }
         state.sent += 1;
+        state.bytes += bytes.len() as u64;
         let known = state.wires.contains_key(&(from, to));
         if !known || state.pair(from, to).connection.is_none() {
             state.dropped += 1;
@@ -243,6 +246,11 @@ impl Fabric {
     pub(crate) fn sent(&self) -> (u64, u64) {
         let state = self.lock();
         (state.sent, state.begun.elapsed().as_secs())
+    }
+
+    /// How many bytes of messages were sent.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes
     }
 
     /// How many messages found no connection or no room.
@@ -345,8 +353,8 @@ impl Fabric {
         let Some(port) = state.ports.get(&to).filter(|port| !port.life.is_over()) else { return Ok(()) };
         let Parcel { due, event } = parcel;
         let (what, from, bytes): (_, _, &[u8]) = match &event {
-            NetworkEvent::Connected(from) => ("connected".to_owned(), from, &[]),
-            NetworkEvent::Broken(from) => ("broken".to_owned(), from, &[]),
+            NetworkEvent::Connected(from) => ("connected", from, &[]),
+            NetworkEvent::Broken(from) => ("broken", from, &[]),
             NetworkEvent::Message { from, bytes } => (word(bytes), from, bytes),
         };
         if !port.members.contains(from) && matches!(event, NetworkEvent::Message { .. }) {

@@ -7,6 +7,7 @@ mod deploys;
 mod hosts;
 mod numbers;
 mod partitions;
+mod scale;
 mod transfers;
 mod trust;
 
