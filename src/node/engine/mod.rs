@@ -44,6 +44,7 @@ use crate::crdt::document::Actor;
 use crate::crdt::roster::Roster;
 use crate::gossip::dissemination::Dissemination;
 use crate::gossip::membership::Membership;
+use crate::gossip::sync::Rounds;
 use crate::ids::{NodeKey, NodeName, ServiceName};
 use crate::time::{Mono, Now, Wall};
 
@@ -124,7 +125,7 @@ pub struct Engine {
     stamped: u64,
     membership: Membership,
     dissemination: Dissemination,
-    next_sync: Mono,
+    rounds: Rounds,
     /// False until this node, which has just started, knows what happened while it was away: until then it starts nothing that
     /// another node may have taken over.
     caught_up: bool,
@@ -179,7 +180,7 @@ impl Engine {
     pub fn next_deadline(&self) -> Mono {
         let now = self.now.mono;
         let deadlines = [
-            Some(self.next_sync),
+            Some(self.rounds.next_deadline()),
             self.membership.next_deadline(),
             self.dissemination.next_deadline(),
             self.cluster.next_deadline(now),

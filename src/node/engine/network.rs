@@ -48,7 +48,7 @@ impl Engine {
                 // Binaries that nobody in reach held may be had now.
                 self.dirty.copies = true;
                 if self.cluster.connected().contains(&key) {
-                    out.send(key, &sync::roots(&self.catalog, &self.roster));
+                    self.rounds.connected(self.now.mono, key);
                 }
             }
             NetworkEvent::Broken(key) => self.cluster.disconnect(&key),

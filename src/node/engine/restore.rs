@@ -23,6 +23,7 @@ use crate::crdt::catalog::{Catalog, RowError};
 use crate::crdt::roster::{Roster, Subject, Taken, parse_record_key};
 use crate::gossip::dissemination::Dissemination;
 use crate::gossip::membership::Membership;
+use crate::gossip::sync::Rounds;
 use crate::time::Now;
 
 /// All rows of all tables, as the disk held them.
@@ -103,7 +104,7 @@ impl Engine {
             stamped: 0,
             membership,
             dissemination: Dissemination::new(me),
-            next_sync: now.mono,
+            rounds: Rounds::new(now.mono),
             caught_up: false,
             cluster: Cluster::new(me, now),
             standings: BTreeMap::new(),

@@ -3,9 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rand::RngExt;
-use rand::seq::IteratorRandom;
-
 use super::cluster::Standing;
 use super::copies::Need;
 use super::input::BlobEvent;
@@ -17,7 +14,7 @@ use crate::blobs::image::Image;
 use crate::crdt::roster::{Facts, Holdings, Report, Subject};
 use crate::exec::plan::ProcessEvent;
 use crate::gossip::message::Message;
-use crate::gossip::sync::{self, SYNC_PERIOD};
+use crate::gossip::sync;
 use crate::ids::{BlobHash, NodeKey, ServiceName};
 use crate::spec::Placement;
 
@@ -71,13 +68,8 @@ impl Engine {
         for (to, message) in self.dissemination.tick(now, connected) {
             out.send(to, &message);
         }
-        if now >= self.next_sync {
-            // Spread by a tenth, so that nodes that started together do not stay in step.
-            let spread = self.rng.random_range(0.9..1.1);
-            self.next_sync = now + SYNC_PERIOD.mul_f64(spread);
-            if let Some(peer) = connected.iter().choose(&mut self.rng) {
-                out.send(*peer, &sync::roots(&self.catalog, &self.roster));
-            }
+        if let Some(peer) = self.rounds.begin(now, &mut self.rng, connected) {
+            out.send(peer, &sync::roots(&self.catalog, &self.roster));
         }
     }
 
