@@ -261,6 +261,7 @@ pub(crate) fn view() -> View {
     let past = RevisionView { status: RevisionStatus::Past, ..revision(1, WEB) };
     let stray = InstanceView { wanted: false, ..instance(5, "n2", InstanceState::Running) };
     View {
+        overlooked: 0,
         me: Arc::new(Me { key: NodeKey([1; 32]), name: Some(node_name("n1")), cluster: ClusterId([2; 32]), boot: 3 }),
         nodes: Arc::new(vec![node("n1", NodeStatus::Alive), node("n2", NodeStatus::Down)]),
         services: Arc::new(vec![ServiceView {

@@ -2,7 +2,7 @@
 //!
 //! 256 buckets by the first byte of the hash of an item's key. A bucket's hash is the sum of its items' hashes (addition in
 //! four lanes of 64 bits, so that an item is put in and taken out in one step and their order does not matter), the root is the
-//! hash of all buckets. Members build these for themselves: the sum is not meant to withstand someone who looks for collisions.
+//! hash of the sum of all items, so that it costs the same however many there are. Members build these for themselves: the sum is not meant to withstand someone who looks for collisions.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,7 @@ type Lanes = [u64; 4];
 /// Items by key, with hashes over them that are kept up to date.
 #[derive(Clone, Debug)]
 pub struct HashTree {
+    sum: Lanes,
     buckets: Vec<Bucket>,
 }
 
@@ -31,7 +32,7 @@ struct Bucket {
 
 impl Default for HashTree {
     fn default() -> Self {
-        Self { buckets: vec![Bucket::default(); BUCKETS] }
+        Self { sum: Lanes::default(), buckets: vec![Bucket::default(); BUCKETS] }
     }
 }
 
@@ -40,7 +41,9 @@ impl HashTree {
     pub fn set(&mut self, key: &[u8], version: Version) {
         self.remove(key);
         let bucket = &mut self.buckets[usize::from(bucket_of(key))];
-        add(&mut bucket.sum, item_hash(key, &version));
+        let hash = item_hash(key, &version);
+        add(&mut bucket.sum, hash);
+        add(&mut self.sum, hash);
         bucket.items.insert(key.to_vec(), version);
     }
 
@@ -48,17 +51,15 @@ impl HashTree {
     pub fn remove(&mut self, key: &[u8]) {
         let bucket = &mut self.buckets[usize::from(bucket_of(key))];
         if let Some(version) = bucket.items.remove(key) {
-            subtract(&mut bucket.sum, item_hash(key, &version));
+            let hash = item_hash(key, &version);
+            subtract(&mut bucket.sum, hash);
+            subtract(&mut self.sum, hash);
         }
     }
 
     /// One hash for everything: equal on two nodes that hold the same items.
     pub fn root(&self) -> Version {
-        let mut hasher = blake3::Hasher::new();
-        for bucket in &self.buckets {
-            hasher.update(&bytes(&bucket.sum));
-        }
-        *hasher.finalize().as_bytes()
+        *blake3::hash(&bytes(&self.sum)).as_bytes()
     }
 
     /// [`BUCKETS`] shortened hashes, one after the other.
@@ -115,7 +116,11 @@ fn item_hash(key: &[u8], version: &Version) -> Lanes {
 }
 
 fn bytes(lanes: &Lanes) -> [u8; 32] {
-    std::array::from_fn(|at| lanes[at / 8].to_le_bytes()[at % 8])
+    let mut bytes = [0; 32];
+    for (place, lane) in bytes.chunks_exact_mut(8).zip(lanes) {
+        place.copy_from_slice(&lane.to_le_bytes());
+    }
+    bytes
 }
 
 fn add(sum: &mut Lanes, item: Lanes) {

@@ -8,6 +8,7 @@ use crate::crdt::catalog::{DocDelta, DocKey, DocState};
 use crate::crdt::roster::Stamp;
 use crate::crdt::tree::Version;
 use crate::gossip::membership::Believed;
+use crate::ids::NodeKey;
 
 /// Largest message, in bytes: a document at its limit must fit.
 pub const MESSAGE_LEN_MAX: usize = 8 << 20;
@@ -67,6 +68,19 @@ pub struct RecordState {
     /// Its stamp; zero for one that the sender has not.
     #[n(1)]
     pub stamp: Stamp,
+}
+
+/// A stretch of the ring of all keys: from one key on, up to another that is no longer in it. All of the ring where the two are
+/// the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Stretch {
+    /// Where it begins.
+    #[n(0)]
+    pub from: NodeKey,
+    /// Where the next one begins.
+    #[n(1)]
+    pub to: NodeKey,
 }
 
 /// A message from member to member.
@@ -183,6 +197,17 @@ pub enum Message {
         /// What the sender thinks of the receiver, where that is not that it is well: it is to say hello in its turn.
         #[n(2)]
         you: Option<Believed>,
+    },
+    /// News, whole, which the receiver passes on at once to all members whose keys lie in a stretch.
+    #[n(13)]
+    Relay {
+        /// An encoded [`News`], relayed as it is.
+        #[n(0)]
+        #[cbor(with = "minicbor::bytes")]
+        news: Vec<u8>,
+        /// Who is to get it.
+        #[n(1)]
+        stretch: Stretch,
     },
 }
 

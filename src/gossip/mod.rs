@@ -21,6 +21,17 @@
 //!
 //! So a killed process is down everywhere after 2.6 s, a host that fell silent after some seven, a stalled node kills nobody, and one broken
 //! link harms nobody.
+//!
+//! # How news travels
+//!
+//! 1. News (a document's change, a node's record) goes out at once, in two hops: keys lie on a ring, the author hands the news to one random
+//!    member of each of twenty stretches, and that one tells the others of its stretch. Small news takes two such ways. (`dissemination`)
+//! 2. A tenth of a second later each node tells the news' name to three others, spaced evenly on the ring. Who lacks it asks.
+//! 3. Every ten seconds, and after each new connection, two members compare the roots of their hash trees, and, where those differ, go down to
+//!    buckets, to items, to what is lacking, in repairs of at most 256 KiB. (`sync`)
+//!
+//! Among 300 nodes, with links of 0.2 to 80 ms and one message in a hundred lost, 99 in 100 have a change after 130 ms, everybody has it
+//! within a second, and a node gets one copy too many. Two members that agree exchange 75 bytes.
 
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod message;

@@ -1,6 +1,6 @@
 //! A host's disk: batches become durable in order, after a while; a crash loses a tail of what was not yet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use narun::node::engine::Stored;
-use narun::node::engine::effect::{Change, Committed};
+use narun::node::engine::effect::{Change, Committed, Table};
 use narun::node::shells::{Disk, DiskError};
 
 use crate::life::{Fuse, Life};
@@ -73,6 +73,12 @@ impl Platter {
     /// What is durable.
     pub(crate) fn rows(&self) -> Stored {
         self.rows.clone()
+    }
+
+    /// One table of what is durable.
+    pub(crate) fn table(&self, table: Table) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let rows = self.rows.iter().filter(|((of, _), _)| *of == table);
+        rows.map(|((_, key), row)| (key.clone(), row.clone())).collect()
     }
 
     /// It is a good disk again.
@@ -182,8 +188,6 @@ impl Disk for SimDisk {
 }
 
 mod tests {
-    use narun::node::engine::effect::Table;
-
     use super::*;
 
     fn row(key: u8, value: Option<u8>) -> Change {

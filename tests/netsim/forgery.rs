@@ -15,6 +15,12 @@ pub(crate) fn altered(forger: &NodeKey, bytes: &[u8]) -> Option<Vec<u8>> {
             }
             News::Document(_) => return None,
         },
+        Message::Relay { news, stretch } => match minicbor::decode::<News>(&news).ok()? {
+            News::Record(signed) => {
+                Message::Relay { news: News::Record(altered_record(forger, &signed)?).encode(), stretch }
+            }
+            News::Document(_) => return None,
+        },
         Message::Repair { documents, mut records, more } => {
             for signed in &mut records {
                 if let Some(forged) = altered_record(forger, signed) {

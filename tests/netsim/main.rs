@@ -39,3 +39,4 @@ mod journal;
 mod random_seeds;
 mod scenarios;
 mod speed;
+mod spread;

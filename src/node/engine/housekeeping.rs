@@ -38,6 +38,10 @@ impl Housekeeping {
         Self { next: now + EVERY, agreed: None }
     }
 
+    pub(super) fn is_due(&self, now: Mono) -> bool {
+        self.next <= now
+    }
+
     pub(super) fn next_deadline(&self) -> Mono {
         self.next
     }
@@ -46,10 +50,14 @@ impl Housekeeping {
 impl Engine {
     pub(super) fn settle_housekeeping(&mut self, out: &mut Out) {
         let now = self.now.mono;
-        if now < self.housekeeping.next {
+        if !self.housekeeping.is_due(now) {
             return;
         }
         self.housekeeping.next = now + EVERY;
+        // Time alone makes a ticket worthless; nothing else here needs a minute's notice.
+        self.dirty.tickets = true;
+        self.show();
+        self.settle_everything(out);
         let root = self.catalog.tree().root();
         self.say(Subject::catalog(), Some(&CatalogReport { root }), out);
 

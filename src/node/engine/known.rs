@@ -12,6 +12,8 @@ use crate::ids::{BlobHash, NodeKey, ServiceName};
 pub(super) struct Known {
     facts: BTreeMap<NodeKey, Facts>,
     holdings: BTreeMap<NodeKey, BTreeSet<BlobHash>>,
+    /// The same the other way round.
+    holders: BTreeMap<BlobHash, BTreeSet<NodeKey>>,
     catalogs: BTreeMap<NodeKey, Version>,
     /// With the life in which each was said.
     reports: BTreeMap<ServiceName, BTreeMap<NodeKey, (u64, Report)>>,
@@ -43,7 +45,7 @@ impl Known {
             About::Facts
         } else if record.subject == Subject::holdings() {
             let blobs = decode::<Holdings>(record).map(|holdings| holdings.blobs.into_iter().collect());
-            set(&mut self.holdings, node, blobs);
+            self.take_holdings(node, blobs.unwrap_or_default());
             About::Holdings
         } else if record.subject == Subject::catalog() {
             set(&mut self.catalogs, node, decode::<CatalogReport>(record).map(|report| report.root));
@@ -69,7 +71,7 @@ impl Known {
     /// Forgets all that a node reported.
     pub(super) fn forget(&mut self, node: &NodeKey) {
         self.facts.remove(node);
-        self.holdings.remove(node);
+        self.take_holdings(*node, BTreeSet::new());
         self.catalogs.remove(node);
         self.boots.remove(node);
         self.services_of.remove(node);
@@ -79,14 +81,32 @@ impl Known {
         });
     }
 
+    fn take_holdings(&mut self, node: NodeKey, blobs: BTreeSet<BlobHash>) {
+        let before = self.holdings.remove(&node).unwrap_or_default();
+        for gone in before.difference(&blobs) {
+            if let Some(holders) = self.holders.get_mut(gone) {
+                holders.remove(&node);
+                if holders.is_empty() {
+                    self.holders.remove(gone);
+                }
+            }
+        }
+        for new in blobs.difference(&before) {
+            self.holders.entry(*new).or_default().insert(node);
+        }
+        if !blobs.is_empty() {
+            self.holdings.insert(node, blobs);
+        }
+    }
+
     /// A node's facts.
     pub(super) fn facts(&self, node: &NodeKey) -> Option<&Facts> {
         self.facts.get(node)
     }
 
     /// Which nodes hold a blob whole.
-    pub(super) fn holders(&self, hash: &BlobHash) -> BTreeSet<NodeKey> {
-        self.holdings.iter().filter(|(_, blobs)| blobs.contains(hash)).map(|(node, _)| *node).collect()
+    pub(super) fn holders(&self, hash: &BlobHash) -> impl Iterator<Item = &NodeKey> {
+        self.holders.get(hash).into_iter().flatten()
     }
 
     /// The root of the catalog that a node reports.

@@ -51,11 +51,12 @@ use crate::crdt::document::Actor;
 use crate::crdt::roster::Roster;
 use crate::gossip::dissemination::Dissemination;
 use crate::gossip::membership::Membership;
+use crate::gossip::sync::Rounds;
 use crate::ids::{NodeKey, NodeName, ServiceName};
 use crate::time::{Mono, Now, Wall};
 
 use acks::Acks;
-use cluster::Cluster;
+use cluster::{Cluster, Standing};
 use copies::Copies;
 use effect::{Peer, Turn};
 use housekeeping::Housekeeping;
@@ -106,6 +107,16 @@ struct Dirty {
     cluster: bool,
     /// Which blobs are named, or who holds them.
     copies: bool,
+    /// What shows of the members.
+    nodes: bool,
+    /// What shows of instances.
+    instances: bool,
+    /// What shows of images.
+    images: bool,
+    /// What shows of tickets.
+    tickets: bool,
+    /// Only what is wrong.
+    problems: bool,
     /// Anything that shows.
     view: bool,
 }
@@ -125,13 +136,15 @@ pub struct Engine {
     stamped: u64,
     membership: Membership,
     dissemination: Dissemination,
-    next_sync: Mono,
+    rounds: Rounds,
     /// False until this node, which has just started, knows what happened while it was away: until then it starts nothing that
     /// another node may have taken over.
     caught_up: bool,
 
     cluster: Cluster,
     belonging: Belonging,
+    /// How far each member counted, and in which life, when services were settled last for all members.
+    standings: BTreeMap<NodeKey, (Standing, u64)>,
     peers: Vec<Peer>,
     known: Known,
     services: Services,
@@ -150,6 +163,8 @@ pub struct Engine {
     refused: BTreeMap<(NodeKey, network::Refused), u64>,
 
     dirty: Dirty,
+    /// How often settling over everything found something to do.
+    overlooked: u64,
     read_model: ReadModel,
 }
 
@@ -184,7 +199,7 @@ impl Engine {
     pub fn next_deadline(&self) -> Mono {
         let now = self.now.mono;
         let deadlines = [
-            Some(self.next_sync),
+            Some(self.rounds.next_deadline()),
             self.membership.next_deadline(),
             self.dissemination.next_deadline(),
             self.cluster.next_deadline(now),

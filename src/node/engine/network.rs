@@ -10,7 +10,7 @@ use super::out::Out;
 use crate::crdt::admission::Signed;
 use crate::crdt::catalog::{DocDelta, DocKey, DocState, Merged};
 use crate::crdt::roster::{Subject, Taken, record_key};
-use crate::gossip::message::{Message, News, Tombstone, is_of_later_version};
+use crate::gossip::message::{Message, News, Stretch, Tombstone, is_of_later_version};
 use crate::gossip::sync;
 use crate::ids::{NodeKey, ServiceName};
 
@@ -49,7 +49,7 @@ impl Engine {
                 self.dirty.copies = true;
                 if self.cluster.connected().contains(&key) {
                     self.membership.connect(self.now.mono, key);
-                    out.send(key, &sync::roots(&self.catalog, &self.roster));
+                    self.rounds.connected(self.now.mono, key);
                 }
             }
             NetworkEvent::Broken(key) => {
@@ -77,7 +77,7 @@ impl Engine {
 
     pub(super) fn refuse(&mut self, from: NodeKey, kind: Refused) {
         *self.refused.entry((from, kind)).or_default() += 1;
-        self.dirty.view = true;
+        self.dirty.problems = true;
     }
 
     fn receive(&mut self, from: NodeKey, message: Message, out: &mut Out) {
@@ -91,6 +91,7 @@ impl Engine {
                 self.membership.receive_hello(self.now.mono, from, life, incarnation, you);
             }
             Message::News { news, acknowledge } => self.receive_news(from, &news, acknowledge, out),
+            Message::Relay { news, stretch } => self.relay_news(from, &news, &stretch, out),
             Message::Heard(names) => {
                 if let Some(ask) = self.dissemination.heard(self.now.mono, from, &names) {
                     out.send(from, &ask);
@@ -144,14 +145,19 @@ impl Engine {
                 // Whoever passed it on would be taken for its author.
                 return self.dissemination.refuse(bytes);
             }
-            let connected = self.cluster.connected();
-            let relayed = self.dissemination.receive(self.now.mono, &mut self.rng, connected, from, bytes);
-            for (to, message) in relayed.map(|(_, outbox)| outbox).unwrap_or_default() {
-                out.send(to, &message);
-            }
+            self.dissemination.receive(self.now.mono, bytes);
         }
         if acknowledge {
             self.acknowledge_news(from, bytes, out);
+        }
+    }
+
+    /// Takes in news, and passes them on; before they are on the disk, since what they say was said by others.
+    fn relay_news(&mut self, from: NodeKey, bytes: &[u8], stretch: &Stretch, out: &mut Out) {
+        self.receive_news(from, bytes, false, out);
+        let connected = self.cluster.connected();
+        for (to, message) in self.dissemination.relay(&mut self.rng, connected, from, bytes, stretch) {
+            out.send(to, &message);
         }
     }
 
@@ -250,12 +256,15 @@ impl Engine {
     }
 
     fn record_known(&mut self, record: &crate::crdt::roster::Record) {
-        self.dirty.view = true;
         match self.known.take(record) {
             About::Facts => self.dirty.cluster = true,
-            About::Holdings => self.dirty.copies = true,
+            About::Holdings => {
+                self.dirty.copies = true;
+                self.dirty.images = true;
+            }
             About::Service(name) => {
                 self.dirty.services.insert(name);
+                self.dirty.instances = true;
             }
             About::Catalog | About::Unknown => {}
         }

@@ -48,6 +48,18 @@ impl Out {
         self.gated.push(Effect::Reply { id, response });
     }
 
+    /// Whether nothing was asked for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.now.is_empty() && self.changes.is_empty() && self.gated.is_empty()
+    }
+
+    /// Takes over what another one gathered.
+    pub(super) fn append(&mut self, mut other: Out) {
+        self.now.append(&mut other.now);
+        self.changes.append(&mut other.changes);
+        self.gated.append(&mut other.gated);
+    }
+
     /// The turn.
     pub(super) fn into_turn(self) -> Turn {
         Turn { now: self.now, pending: Pending::new(self.changes, self.gated) }

@@ -32,7 +32,8 @@ impl ReadModel {
         self.view.clone()
     }
 
-    pub(super) fn update(&mut self, new: View) {
+    /// Shows this from now on. True if it is something else than before.
+    fn update(&mut self, new: View) -> bool {
         let old = &*self.view;
         let view = View {
             me: old.me.clone(),
@@ -42,30 +43,59 @@ impl ReadModel {
             images: keep(&old.images, new.images),
             tickets: keep(&old.tickets, new.tickets),
             problems: keep(&old.problems, new.problems),
+            overlooked: new.overlooked,
         };
-        self.view = Arc::new(view);
+        let same = Arc::ptr_eq(&old.nodes, &view.nodes)
+            && Arc::ptr_eq(&old.services, &view.services)
+            && Arc::ptr_eq(&old.instances, &view.instances)
+            && Arc::ptr_eq(&old.images, &view.images)
+            && Arc::ptr_eq(&old.tickets, &view.tickets)
+            && Arc::ptr_eq(&old.problems, &view.problems)
+            && old.overlooked == view.overlooked;
+        if !same {
+            self.view = Arc::new(view);
+        }
+        !same
     }
 }
 
 fn keep<T: PartialEq>(old: &Arc<T>, new: Arc<T>) -> Arc<T> {
-    if *old == new { old.clone() } else { new }
+    if Arc::ptr_eq(old, &new) || *old == new { old.clone() } else { new }
 }
 
 impl Engine {
-    pub(super) fn build_view(&self) -> View {
-        let instances = self.instance_views();
-        let nodes = self.node_views(&instances);
-        let services: Vec<ServiceView> = self.services.iter().map(|service| self.service_view(service)).collect();
-        let problems = self.problems(&nodes, &services, &instances);
-        View {
-            me: Arc::default(),
-            images: Arc::new(self.image_views()),
-            tickets: Arc::new(self.tickets.view(self.now.wall)),
-            nodes: Arc::new(nodes),
-            services: Arc::new(services),
-            instances: Arc::new(instances),
-            problems: Arc::new(problems),
+    /// Builds anew those sections of the view that may have changed. True if one of them did.
+    pub(super) fn show(&mut self) -> bool {
+        let dirty = &mut self.dirty;
+        let all = std::mem::take(&mut dirty.view);
+        let some_instances = std::mem::take(&mut dirty.instances) || all;
+        // Nodes show how many instances they run.
+        let some_nodes = std::mem::take(&mut dirty.nodes) || some_instances;
+        let some_images = std::mem::take(&mut dirty.images) || all;
+        let some_tickets = std::mem::take(&mut dirty.tickets) || all;
+        let some_problems = std::mem::take(&mut dirty.problems);
+        if !(some_nodes || some_images || some_tickets || some_problems) {
+            return false;
         }
+        let mut view = View::clone(&self.read_model.view);
+        view.overlooked = self.overlooked;
+        if some_instances {
+            view.instances = Arc::new(self.instance_views());
+        }
+        if some_nodes {
+            view.nodes = Arc::new(self.node_views(&view.instances));
+        }
+        if some_images {
+            view.images = Arc::new(self.image_views());
+        }
+        if all {
+            view.services = Arc::new(self.services.iter().map(|service| self.service_view(service)).collect());
+        }
+        if some_tickets {
+            view.tickets = Arc::new(self.tickets.view(self.now.wall));
+        }
+        view.problems = Arc::new(self.problems(&view.nodes, &view.services, &view.instances));
+        self.read_model.update(view)
     }
 
     fn name_of(&self, key: &NodeKey) -> Option<&NodeName> {
@@ -211,8 +241,7 @@ impl Engine {
     }
 
     fn holder_names(&self, hash: &crate::ids::BlobHash) -> Vec<NodeName> {
-        let holders = self.known.holders(hash);
-        let mut names: Vec<NodeName> = holders.iter().filter_map(|key| self.name_of(key).cloned()).collect();
+        let mut names: Vec<NodeName> = self.known.holders(hash).filter_map(|key| self.name_of(key).cloned()).collect();
         names.sort();
         names
     }
@@ -222,6 +251,7 @@ impl Engine {
         let mut tell = |subject: &dyn std::fmt::Display, message: String, hint: &str| {
             problems.push(Problem { subject: subject.to_string(), message, hint: hint.to_owned() });
         };
+        let names: BTreeSet<&NodeName> = nodes.iter().map(|node| &node.name).collect();
         for node in nodes.iter().filter(|node| node.status == NodeStatus::Down) {
             let text = format!("out of reach since {}", node.since);
             tell(&node.name, text, "see whether the host is up and can be reached; `narun start` there resumes it");
@@ -244,7 +274,7 @@ impl Engine {
             }
             for wanted in &service.wanted {
                 let Some(node) = &wanted.node else { continue };
-                if self.cluster.by_name(node).is_none() {
+                if !names.contains(node) {
                     tell(
                         &service.name,
                         format!("names the node `{node}`, which is no member"),
@@ -268,6 +298,14 @@ impl Engine {
                 state => format!("{}, {} restarts: {error}", state.word(), one.restarts),
             };
             tell(&id, text, hint);
+        }
+        if self.overlooked > 0 {
+            let text = format!("found by looking at everything what it had overlooked, {} times", self.overlooked);
+            tell(
+                &self.config.name,
+                text,
+                "this is a mistake in narun: report it with the version and what was asked for",
+            );
         }
         for ((key, kind), count) in &self.refused {
             if let Some(name) = self.name_of(key) {

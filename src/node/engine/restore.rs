@@ -26,6 +26,7 @@ use crate::crdt::roster::{Roster, Subject, Taken, parse_record_key};
 use crate::crdt::trust::{Gone, Trust};
 use crate::gossip::dissemination::Dissemination;
 use crate::gossip::membership::Membership;
+use crate::gossip::sync::Rounds;
 use crate::time::Now;
 
 /// All rows of all tables, as the disk held them.
@@ -111,11 +112,12 @@ impl Engine {
             roster: Roster::default(),
             stamped: 0,
             membership,
-            dissemination: Dissemination::default(),
-            next_sync: now.mono,
+            dissemination: Dissemination::new(me),
+            rounds: Rounds::new(now.mono),
             caught_up: false,
             cluster: Cluster::new(me, now),
             belonging: Belonging::new(Trust::new(&config.founding), now.mono),
+            standings: BTreeMap::new(),
             peers: Vec::new(),
             known: Known::default(),
             services: Services::default(),
@@ -130,6 +132,7 @@ impl Engine {
             housekeeping: Housekeeping::new(now.mono),
             refused: BTreeMap::new(),
             dirty: Dirty { cluster: true, copies: true, view: true, ..Dirty::default() },
+            overlooked: 0,
             read_model: ReadModel::new(Arc::new(view_of_me)),
             config,
         };

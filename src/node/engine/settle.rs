@@ -3,10 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rand::RngExt;
-use rand::seq::IteratorRandom;
-
-use super::Engine;
 use super::cluster::Standing;
 use super::copies::Need;
 use super::eligibility::Fit;
@@ -15,11 +11,12 @@ use super::instances::{Concerns, Surroundings};
 use super::out::Out;
 use super::placement::{Candidate, Drain, Seat, seats};
 use super::services::Service;
+use super::{Dirty, Engine};
 use crate::blobs::image::Image;
 use crate::blobs::plan::Holders;
 use crate::crdt::roster::{Facts, Holdings, Report, Subject};
 use crate::exec::plan::ProcessEvent;
-use crate::gossip::sync::{self, SYNC_PERIOD};
+use crate::gossip::sync;
 use crate::ids::{BlobHash, NodeKey, ServiceName};
 use crate::spec::Placement;
 
@@ -42,10 +39,25 @@ impl Engine {
         for (request, refusal) in self.acks.tick(self.now.mono) {
             out.reply(request, Err(refusal));
         }
-        if std::mem::take(&mut self.dirty.view) {
-            let view = self.build_view();
-            self.read_model.update(view);
+        self.show();
+    }
+
+    /// Settles over everything that is known, whatever was marked as changed, right after a settle over what was: it finds nothing to
+    /// do. If it does, a mark is missing somewhere; that is counted, shown, and what was overlooked is made good.
+    pub(super) fn settle_everything(&mut self, out: &mut Out) {
+        let mut found = Out::default();
+        let names = self.services.iter().map(|service| &service.name);
+        let names = names.chain(self.known.reported_services()).chain(self.instances.services()).cloned().collect();
+        self.dirty = Dirty { services: names, cluster: true, copies: true, view: true, ..Dirty::default() };
+        self.settle_cluster(&mut found);
+        self.settle_services(&mut found);
+        let shows_other = self.show();
+        if shows_other || !found.is_empty() {
+            self.overlooked += 1;
+            self.dirty.problems = true;
+            self.show();
         }
+        out.append(found);
     }
 
     fn settle_gossip(&mut self, out: &mut Out) {
@@ -57,16 +69,11 @@ impl Engine {
                 out.send(to, &message);
             }
         }
-        for (to, message) in self.dissemination.tick(now, &mut self.rng, connected) {
+        for (to, message) in self.dissemination.tick(now, connected) {
             out.send(to, &message);
         }
-        if now >= self.next_sync {
-            // Spread by a tenth, so that nodes that started together do not stay in step.
-            let spread = self.rng.random_range(0.9..1.1);
-            self.next_sync = now + SYNC_PERIOD.mul_f64(spread);
-            if let Some(peer) = connected.iter().choose(&mut self.rng) {
-                out.send(*peer, &sync::roots(&self.catalog, &self.roster));
-            }
+        if let Some(peer) = self.rounds.begin(now, &mut self.rng, connected) {
+            out.send(peer, &sync::roots(&self.catalog, &self.roster));
         }
     }
 
@@ -75,11 +82,10 @@ impl Engine {
             self.take_record(self.me, &signed, out);
         }
         let due = self.cluster.take_due(self.now.mono);
-        if (self.membership.take_changed() || due || self.dirty.cluster)
-            && self.cluster.observe(self.now, self.membership.believed())
-        {
-            self.dirty.cluster = true;
-        }
+        // SWIM does not speak of every suspicion: once a minute they are looked at anyway.
+        let looks = due || self.dirty.cluster || self.housekeeping.is_due(self.now.mono);
+        let changed =
+            (self.membership.take_changed() || looks) && self.cluster.observe(self.now, self.membership.believed());
         let facts = Facts {
             addresses: self.config.addresses.clone(),
             platform: self.config.platform.clone(),
@@ -91,7 +97,17 @@ impl Engine {
         if self.cluster.is_member(&self.me) {
             self.say(Subject::facts(), Some(&facts), out);
         }
-        if std::mem::take(&mut self.dirty.cluster) || due {
+        if changed || due || self.dirty.cluster {
+            let counts = |key: &NodeKey| (self.cluster.standing(self.now.mono, key), self.cluster.boot(key));
+            let standings = self.cluster.members().keys().map(|key| (*key, counts(key))).collect();
+            self.dirty.cluster |= standings != self.standings;
+            self.standings = standings;
+            // A suspicion shows, and changes nothing about who runs what.
+            self.dirty.nodes = true;
+            self.dirty.instances = true;
+            self.dirty.images = true;
+        }
+        if std::mem::take(&mut self.dirty.cluster) {
             self.dirty.copies = true;
             self.dirty.view = true;
             self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
@@ -122,7 +138,7 @@ impl Engine {
                 assert!(*round <= ROUNDS_MAX, "settling `{name}` does not end");
                 self.settle_seats(name);
             }
-            if std::mem::take(&mut self.dirty.copies) || !dirty.is_empty() {
+            if std::mem::take(&mut self.dirty.copies) {
                 self.settle_copies(out);
             }
             if self.instances.is_known() {
@@ -137,7 +153,9 @@ impl Engine {
     fn settle_seats(&mut self, name: &ServiceName) {
         let service = self.services.get(name).filter(|service| service.wants_instances());
         let Some(service) = service else {
-            self.seats.remove(name);
+            if self.seats.remove(name).is_some() {
+                self.seats_changed();
+            }
             return;
         };
         let now = self.now.mono;
@@ -151,7 +169,17 @@ impl Engine {
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
         let boot_of = |key: &NodeKey| if *key == self.me { self.boot } else { self.cluster.boot(key) };
         let incumbents = self.known.incumbents(name, boot_of);
-        self.seats.insert(name.clone(), seats(name, &service.current.spec.placement, &candidates, &incumbents));
+        let seats = seats(name, &service.current.spec.placement, &candidates, &incumbents);
+        if self.seats.get(name) != Some(&seats) {
+            self.seats.insert(name.clone(), seats);
+            self.seats_changed();
+        }
+    }
+
+    /// Other binaries may be needed here, and other numbers are shown.
+    fn seats_changed(&mut self) {
+        self.dirty.copies = true;
+        self.dirty.view = true;
     }
 
     fn settle_copies(&mut self, out: &mut Out) {

@@ -28,6 +28,9 @@ pub struct View {
     pub tickets: Arc<Vec<TicketView>>,
     /// What is wrong, worst first, each with what to do.
     pub problems: Arc<Vec<Problem>>,
+    /// How often looking at everything found something to do that looking at what had changed had not. Zero, or narun has a
+    /// mistake.
+    pub overlooked: u64,
 }
 
 /// This node.

@@ -17,6 +17,15 @@ pub(crate) fn all_along(world: &World) {
             world.trace.violated("bounded", &format!("the keeper of {} holds {held} runs", host.name));
         }
     }
+    for host in world.up() {
+        let overlooked = world.view(host).overlooked;
+        if overlooked > 0 {
+            world.trace.violated(
+                "an incremental settle equals one over everything",
+                &format!("n{host}: {overlooked} times not"),
+            );
+        }
+    }
     let (sent, seconds) = world.fabric.sent();
     let allowed = SENT_PER_SECOND_MAX * world.hosts.len() as u64 * (seconds + 60);
     if sent > allowed {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use narun::ids::ServiceName;
+use narun::node::engine::effect::Table;
 use narun::node::engine::view::{NodeStatus, NodeView, RevisionStatus, View};
 
 use crate::world::World;
@@ -24,6 +25,19 @@ pub(crate) fn members_see_one_another(world: &World, dead: &[usize]) -> Result<(
             if shown.status != wanted {
                 return Err(format!("n{host} shows {} {}", it.name, shown.status.word()));
             }
+        }
+    }
+    Ok(())
+}
+
+/// All disks hold the same records of the roster.
+pub(crate) fn rosters_agree(world: &World) -> Result<(), String> {
+    let mut first = None;
+    for host in world.up() {
+        let roster = world.hosts[host].platter().table(Table::Roster);
+        let (other, theirs) = first.get_or_insert_with(|| (host, roster.clone()));
+        if *theirs != roster {
+            return Err(format!("n{other} holds {} records, n{host} {}", theirs.len(), roster.len()));
         }
     }
     Ok(())

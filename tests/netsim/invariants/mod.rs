@@ -12,7 +12,7 @@ pub(crate) mod verified;
 use crate::world::World;
 
 /// Looked at every step of the world. `one_run` and `verified` are looked at beside this, at each launch.
-pub(crate) fn all_along(world: &World) {
+pub(crate) fn all_along(world: &mut World) {
     membership::only_by_admission(world);
     bounded::all_along(world);
 }

@@ -60,6 +60,7 @@ struct State {
     connections: u64,
     pauses: u64,
     sent: u64,
+    bytes: u64,
     dropped: u64,
     begun: Instant,
 }
@@ -109,6 +110,7 @@ impl Fabric {
             connections: 0,
             pauses: 0,
             sent: 0,
+            bytes: 0,
             dropped: 0,
             begun: Instant::now(),
         };
@@ -217,6 +219,7 @@ impl Fabric {
             self.trace.violated("bounded", &format!("{} sends a message of {} bytes", from.short(), bytes.len()));
         }
         state.sent += 1;
+        state.bytes += bytes.len() as u64;
         let known = state.wires.contains_key(&(from, to));
         if !known || state.pair(from, to).connection.is_none() {
             state.dropped += 1;
@@ -305,6 +308,11 @@ impl Fabric {
     pub(crate) fn sent(&self) -> (u64, u64) {
         let state = self.lock();
         (state.sent, state.begun.elapsed().as_secs())
+    }
+
+    /// How many bytes of messages were sent.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes
     }
 
     /// How many messages found no connection or no room.
@@ -439,9 +447,9 @@ impl Fabric {
         let Some(port) = state.ports.get(&to).filter(|port| !port.life.is_over()) else { return Ok(()) };
         let Parcel { due, event } = parcel;
         let (what, from, bytes): (_, _, &[u8]) = match &event {
-            NetworkEvent::Connected(from) => ("connected".to_owned(), from, &[]),
-            NetworkEvent::Broken(from) => ("broken".to_owned(), from, &[]),
-            NetworkEvent::ShutOut(from) => ("not let in".to_owned(), from, &[]),
+            NetworkEvent::Connected(from) => ("connected", from, &[]),
+            NetworkEvent::Broken(from) => ("broken", from, &[]),
+            NetworkEvent::ShutOut(from) => ("not let in", from, &[]),
             NetworkEvent::Standing(_) => unreachable!("an answer at a door is no parcel"),
             NetworkEvent::Message { from, bytes } => (word(bytes), from, bytes),
         };

@@ -10,6 +10,7 @@ mod failures;
 mod hosts;
 mod numbers;
 mod partitions;
+mod scale;
 mod transfers;
 mod trust;
 

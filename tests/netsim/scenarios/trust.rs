@@ -16,11 +16,18 @@ use crate::wish::{anywhere, everywhere};
 fn a_member_that_alters_what_others_say_is_refused_and_named() {
     scenario("a_member_that_alters_what_others_say_is_refused_and_named", 4, async |mut world| {
         world.forge(1, true);
+        // What n0 and the others say to one another goes through n1: by its names, and by anti-entropy.
+        for other in [2, 3] {
+            world.fabric.cut(world.hosts[0].key, world.hosts[other].key);
+            world.fabric.cut(world.hosts[other].key, world.hosts[0].key);
+        }
+        world.run_for(Duration::from_secs(20)).await;
         for number in 0..4 {
             deployed(&mut world, number, Deployment::new("web", &format!("m{number}"), anywhere(6))).await;
             world.run_for(Duration::from_secs(8)).await;
         }
         deployed(&mut world, 1, Deployment::new("agent", "a", everywhere(1))).await;
+        world.fabric.heal_all();
         // The others hear one another, whatever the liar makes of it.
         at_rest(&mut world, &[]).await;
         for host in [0, 2, 3] {
