@@ -39,9 +39,12 @@ PAUSE_S = (0.2, 0.4)
 # How often each node is asked what it thinks of a member. The nodes are asked in turn, so that this is no wave; the error of a
 # moment is at most this.
 ASK_EVERY_S = 0.1
-# Lifeguard's experiment (Dadgar, Phillips, Currey, 2018): nodes that stall together, wake for a moment, and stall again.
+# Lifeguard's experiment (Dadgar, Phillips, Currey, 2018): nodes that stall together, wake for a moment, and stall again. The
+# short stalls end about when they are found out, so that accusations and refutations cross; after the long ones all timers
+# of those who wake are overdue at once, and it is they who accuse.
 STALLED_SHARE = 0.25
-STALL_S, WAKE_S, STALLS = 4, 1, 12
+WAKE_S = 1
+PATTERNS = {"short": (4, 8), "long": (15, 3)}
 # One random course for all runs, the same for both programs.
 SEED = 3
 
@@ -125,32 +128,44 @@ async def measure_silent(cluster, options):
     return rounds
 
 
-async def measure_stalled(cluster, _):
-    """Who was never stalled and was declared dead: by anybody, and by somebody who was never stalled either."""
-    stalled = cluster.pick(max(1, int(len(cluster.nodes) * STALLED_SHARE)))
-    well = {node.name for node in cluster.nodes} - {node.name for node in stalled}
-    mark, began = await cluster.mark(), time.monotonic()
+async def stall_again_and_again(stalled, stall_s, times):
+    began = time.monotonic()
     try:
-        for number in range(STALLS):
+        for number in range(times):
             for node in stalled:
                 node.stall()
-            await asyncio.sleep(began + number * (STALL_S + WAKE_S) + STALL_S - time.monotonic())
+            await sleep_until(began + number * (stall_s + WAKE_S) + stall_s)
             for node in stalled:
                 node.resume()
-            await asyncio.sleep(max(0, began + (number + 1) * (STALL_S + WAKE_S) - time.monotonic()))
+            await sleep_until(began + (number + 1) * (stall_s + WAKE_S))
     finally:
         for node in stalled:
             node.resume()
-    # Whatever was decided of late is heard of by then.
-    await cluster.agree()
-    pairs = await cluster.declared_dead(mark, well)
-    return {
-        "by anybody": len({name for _, name in pairs}),
-        "by the well": len({name for by, name in pairs if by in well}),
-        "pairs": len(pairs),
-        "well": len(well),
-        "stalled": len(stalled),
-    }
+
+
+async def sleep_until(moment):
+    await asyncio.sleep(max(0, moment - time.monotonic()))
+
+
+async def measure_stalled(cluster, _):
+    """Who was declared dead, by pattern: of those who never stalled (by anybody, and by one another), and of those who did."""
+    found = {}
+    for pattern, (stall_s, times) in PATTERNS.items():
+        stalled = cluster.pick(max(1, int(len(cluster.nodes) * STALLED_SHARE)))
+        ill = {node.name for node in stalled}
+        well = {node.name for node in cluster.nodes} - ill
+        mark = await cluster.mark()
+        await stall_again_and_again(stalled, stall_s, times)
+        # Whatever was decided of late is heard of by then.
+        await cluster.agree()
+        pairs = await cluster.declared_dead(mark, well | ill)
+        found[pattern] = {
+            "falsely": len({whom for _, whom in pairs if whom in well}),
+            "by the well": len({whom for who, whom in pairs if who in well and whom in well}),
+            "pairs": len([whom for _, whom in pairs if whom in well]),
+            "rightly": len({whom for _, whom in pairs if whom in ill}),
+        }
+    return found
 
 
 def cpu_seconds(pid):
@@ -283,11 +298,15 @@ def tabulate(results, options):
         table.add(figure, f"{what}: median of {options.rounds}", bar, goal, lambda rounds: statistics.median(last(rounds)), in_s)
         table.add(figure, f"{what}: worst of {options.rounds}", "", "", lambda rounds: max(last(rounds)), in_s)
         table.add(figure, "of these, half of the others", "", "", lambda rounds: percentile(flat(rounds), 0.5), in_s)
-    stalled = int(size * STALLED_SHARE)
-    what = f"{stalled} of {size} stalled {STALLS} times for {STALL_S} s"
-    table.add("stalled", f"{what}: others declared dead by anybody", "<= Serf", "0", lambda found: found["by anybody"], str)
-    table.add("stalled", "of these, by a node that was not stalled", "", "", lambda found: found["by the well"], str)
-    table.add("stalled", "such declarations in all (who, whom)", "", "", lambda found: found["pairs"], str)
+    for pattern, (stall_s, times) in PATTERNS.items():
+        what = f"{int(size * STALLED_SHARE)} of {size} stalled {times} times for {stall_s} s"
+        for key, row, bar, goal in (
+            ("falsely", f"{what}: others declared dead by anybody", "<= Serf", "0"),
+            ("by the well", "of these, by a node that was not stalled either", "", ""),
+            ("pairs", "such declarations in all (who, whom)", "", ""),
+            ("rightly", "for comparison: stalled nodes declared dead", "", ""),
+        ):
+            table.add("stalled", row, bar, goal, lambda found, pattern=pattern, key=key: found[pattern][key], str)
     mean = statistics.mean
     mib, share, rate = "{:.1f} MiB".format, "{:.2f} %".format, "{:.0f} B/s".format
     table.add("idle", "idle node, RSS", "<= 40 MiB", "20 MiB", lambda idle: mean(idle["node"]["rss"]), mib)
@@ -311,7 +330,7 @@ on its disk before it tells it.
 - Death, silence, join: every node is asked each {every:.0f} ms what it thinks of the one member (narun: `GET /v1/nodes/NAME`, Serf:
   `members-filtered`), so a moment may be that much late. A killed node dies with its keeper. Joins are timed from the start
   of the process, with a fresh folder.
-- Stalled: SIGSTOP for {stall} s, SIGCONT for {wake} s, all at once, {stalls} times. Declarations by the nodes' own record
+- Stalled: SIGSTOP for the time given, SIGCONT for {wake} s, all at once. Declarations by the nodes' own record
   (narun: since when a member is in its state; Serf: its log), also those that were taken back; two of one node by another count once.
 - Idle: the mean over all nodes, {idle} s. Payload: what UDP and TCP carry without their headers, by the namespace's counters;
   as much is received."""
@@ -359,7 +378,7 @@ def main():
             results[kind.title] = asyncio.run(measure_all(kind, binary, options, wanted))
     print(f"{before}\n\n{tabulate(results, options)}\n")
     print(NOTES.format(
-        nodes=options.nodes, changes=options.changes, every=ASK_EVERY_S * 1e3, stall=STALL_S, wake=WAKE_S, stalls=STALLS, idle=IDLE_S
+        nodes=options.nodes, changes=options.changes, every=ASK_EVERY_S * 1e3, wake=WAKE_S, idle=IDLE_S
     ))
     if any(isinstance(result, Exception) for part in results.values() for result in part.values()):
         sys.exit("gossip.sh: not every figure could be taken")
