@@ -75,6 +75,9 @@ fetch_serf() {
 serf=${SERF-}
 serf_version="of $serf"
 [[ -n $serf ]] || fetch_serf
+for binary in "$narun" "$serf"; do
+    [[ -x $binary ]] || fail "\`$binary\` is no program"
+done
 
 ulimit -n "$OPEN_FILES" 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections import deque
+from collections import Counter, deque
 
 # How long anything may take that nobody measures: a node's start, all nodes' agreement. Many times what is expected, since a
 # cluster forms slowly when a hundred nodes share two cores.
@@ -227,13 +227,19 @@ class Cluster:
     async def agree(self):
         """Waits until every node says that exactly the present nodes are alive."""
         expected = {node.name for node in self.nodes}
+        states = {}
+
+        async def sees_all(node):
+            nonlocal states
+            node.expect_running()
+            states = await node.states()
+            return {name for name, state in states.items() if state == "alive"} == expected
+
         for node in self.nodes:
-
-            async def sees_all(node=node):
-                node.expect_running()
-                return {name for name, state in (await node.states()).items() if state == "alive"} == expected
-
-            await wait_until(f"{node.name} sees all {len(expected)} alive", sees_all)
+            try:
+                await wait_until(f"{node.name} sees all {len(expected)} alive", lambda node=node: sees_all(node))
+            except GivenUp as trouble:
+                raise GivenUp(f"{trouble}; it sees {dict(Counter(states.values()))}") from None
 
     def without(self, gone):
         return [node for node in self.nodes if node is not gone]

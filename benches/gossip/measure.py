@@ -26,9 +26,9 @@ FIGURES = {
     "idle": "memory, processor and payload of a node that has nothing to do",
     "change": "a change at one node, until it shows on all",
     "join": "a new node, until all others see it alive",
-    "stalled": "false deaths while a part of the nodes is stalled again and again",
     "death": "a node that is killed, until all others see it dead",
     "silent": "a node that is stopped but not ended, until all others see it dead",
+    "stalled": "false deaths while a part of the nodes is stalled again and again",
 }
 
 # A cluster that has just formed still exchanges state.
@@ -192,7 +192,6 @@ def payload_bytes():
 
 
 async def measure_idle(cluster, _):
-    await asyncio.sleep(SETTLE_S)
     groups = {"node": [node.process.pid for node in cluster.nodes], "rest": sum((node.others() for node in cluster.nodes), [])}
     pids = sum(groups.values(), [])
     before, payload, began = {pid: cpu_seconds(pid) for pid in pids}, payload_bytes(), time.monotonic()
@@ -216,6 +215,7 @@ async def measure_all(kind, binary, options, wanted):
     note(f"{kind.title}: {options.nodes} nodes form a cluster")
     try:
         async with kind(binary, folder, options.nodes, random.Random(SEED)) as cluster:
+            await asyncio.sleep(SETTLE_S)
             for figure in wanted:
                 note(f"{kind.title}: {figure}")
                 try:

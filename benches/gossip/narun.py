@@ -105,9 +105,13 @@ class Narun(Cluster):
     def join(self, node):
         # Their makers' doors in turn, once there are makers.
         maker = self.nodes[node.number % MAKERS if node.number > MAKERS else 0]
+        self.launch(node, "join", self.ticket(maker), "--name", node.name)
+
+    def ticket(self, maker):
+        """A maker's ticket, good for all who will ever join there."""
         if maker.name not in self.tickets:
             self.tickets[maker.name] = self.ask(maker, "ticket", "create", "--uses", "1000").strip()
-        self.launch(node, "join", self.tickets[maker.name], "--name", node.name)
+        return self.tickets[maker.name]
 
     def restart(self, node):
         self.launch(node, "start")
@@ -122,7 +126,10 @@ class Narun(Cluster):
         return done.stdout
 
     async def ready(self):
-        """Stores the cron specs that `change` changes. They are due on New Year's Day, and nothing of them ever runs here."""
+        """Makes what is not to be timed: all tickets, and the cron specs that `change` changes. They are due on New Year's
+        Day, so that nothing of them ever runs here."""
+        for maker in self.nodes[:MAKERS]:
+            self.ticket(maker)
         script = self.folder / "probe"
         script.write_text("#!/bin/sh\n")
         script.chmod(0o755)
