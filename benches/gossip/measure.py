@@ -297,7 +297,7 @@ def tabulate(results, options):
     ):
         table.add(figure, f"{what}: median of {options.rounds}", bar, goal, lambda rounds: statistics.median(last(rounds)), in_s)
         table.add(figure, f"{what}: worst of {options.rounds}", "", "", lambda rounds: max(last(rounds)), in_s)
-        table.add(figure, "of these, half of the others", "", "", lambda rounds: percentile(flat(rounds), 0.5), in_s)
+        table.add(figure, "the same, at a node: p50", "", "", lambda rounds: percentile(flat(rounds), 0.5), in_s)
     for pattern, (stall_s, times) in PATTERNS.items():
         what = f"{int(size * STALLED_SHARE)} of {size} stalled {times} times for {stall_s} s"
         for key, row, bar, goal in (
