@@ -418,7 +418,7 @@ async fn the_keys_of_the_api_are_a_contract() {
         keys(&get("/v1/images").await[0]),
         ["object_name", "size", "modified", "tag", "os", "arch", "digest", "nodes", "copies_wanted", "used_by"]
     );
-    assert_eq!(keys(&get("/v1/tickets").await[0]), ["id", "expires", "uses_left"]);
+    assert_eq!(keys(&get("/v1/tickets").await[0]), ["id", "expires", "uses_left", "role"]);
 }
 
 #[tokio::test]
