@@ -240,6 +240,8 @@ fn who_loses_a_fifth_of_what_it_sends_is_not_held_for_dead() {
             eventually("the news", || node.knows(&service).then_some(()));
         }
     }
+    let dropped = hosts.network.dropped();
+    assert!(dropped > 100, "only {dropped} packets were lost");
     hosts.network.heal();
     hosts.cluster.settled();
     // One that was over between two looks has left its mark: who was held for dead is alive since then.
@@ -291,8 +293,9 @@ fn a_host_whose_cable_is_pulled_is_missed_and_comes_back() {
     let unplugged = Instant::now();
     hosts.network.unplug(2);
     hosts.see_down(&[0, 1], &[2]);
+    tell("a pulled cable was noticed by the others after", unplugged);
     hosts.see_down(&[2], &[0, 1]);
-    tell("a pulled cable was noticed by all after", unplugged);
+    tell("and by the lone one after", unplugged);
     hosts.cluster[0].deploys("meanwhile", "1", &program);
     // It goes on with what it runs, and takes changes.
     assert_eq!(hosts.cluster[2].ok(&["node", "label", "n3", "alone=yes"]), "alone=yes\n");

@@ -61,16 +61,17 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    /// Runs a program here that reads these lines.
-    fn tell(&self, program: &str, words: &[&str], lines: &str) {
+    /// Runs a program here that reads these lines; gives what it printed.
+    fn tell(&self, program: &str, words: &[&str], lines: &str) -> String {
         let mut command = Command::new(program);
-        command.args(words).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.enter(&mut command);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
         child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
         let output = child.wait_with_output().expect("it is this test's child");
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} refused: {told}\n{lines}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn ip(&self, lines: &str) {
@@ -134,23 +135,31 @@ impl Network {
     /// Nothing passes between these hosts and those, without a word to either.
     pub(crate) fn cut(&mut self, these: &[usize], those: &[usize]) {
         let (one, other) = (self.set(these), self.set(those));
-        self.fault(format!("ip saddr {one} ip daddr {other} drop"));
-        self.fault(format!("ip saddr {other} ip daddr {one} drop"));
+        self.fault(format!("ip saddr {one} ip daddr {other} counter drop"));
+        self.fault(format!("ip saddr {other} ip daddr {one} counter drop"));
     }
 
     /// Nothing passes from one host to another one.
     pub(crate) fn cut_one_way(&mut self, from: usize, to: usize) {
-        self.fault(format!("ip saddr {} ip daddr {} drop", self.address(from), self.address(to)));
+        self.fault(format!("ip saddr {} ip daddr {} counter drop", self.address(from), self.address(to)));
     }
 
     /// So many percent of what a host sends are lost.
     pub(crate) fn lose(&mut self, from: usize, percent: u8) {
-        self.fault(format!("ip saddr {} numgen random mod 100 < {percent} drop", self.address(from)));
+        self.fault(format!("ip saddr {} numgen random mod 100 < {percent} counter drop", self.address(from)));
     }
 
     /// A host can answer, and begin no connection.
     pub(crate) fn keep_from_dialling(&mut self, host: usize) {
-        self.fault(format!("ip saddr {} tcp flags & (syn | ack) == syn drop", self.address(host)));
+        self.fault(format!("ip saddr {} tcp flags & (syn | ack) == syn counter drop", self.address(host)));
+    }
+
+    /// How many packets the rules have dropped since the last one came.
+    pub(crate) fn dropped(&self) -> u64 {
+        let listed = self.router.tell("nft", &["list", "table", "inet", "faults"], "");
+        let counters = listed.lines().filter_map(|line| line.split_once("counter packets "));
+        let packets = counters.filter_map(|(_, rest)| rest.split_whitespace().next());
+        packets.map(|packets| packets.parse::<u64>().expect("a number")).sum()
     }
 
     /// All rules are lifted.
@@ -224,6 +233,7 @@ fn a_network_does_what_it_is_told() {
     assert_eq!(reached(&network), [true, true]);
     network.cut(&[0], &[1, 2]);
     assert_eq!(reached(&network), [false, true]);
+    assert!(network.dropped() > 0);
     network.heal();
     network.cut_one_way(1, 2);
     assert_eq!(reached(&network), [true, false], "the answer does not come");
