@@ -148,7 +148,7 @@ fn what_a_node_acknowledged_before_it_was_killed_is_on_all() {
         drop(over);
         writers.map(|writer| writer.join().expect("it did not panic"))
     });
-    println!(
+    eprintln!(
         "{KILLS} kills in {:.1} s: {} writes to the killed node were acknowledged and {} not, {} to another one",
         begun.elapsed().as_secs_f64(),
         at_killed.acknowledged,

@@ -16,7 +16,7 @@ use crate::skip::skip;
 /// What every node listens on: each has an address of its own.
 const PORT: u16 = 7470;
 
-/// How long a network is bad: half of the connections that lose a fifth stall for seconds in this time.
+/// How long a host loses packets: each of its members is probed a dozen times and more, and its links have to send much again.
 const LOSS_TIME: Duration = Duration::from_secs(60);
 
 /// How often all are asked whom they hold for dead.
@@ -25,8 +25,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a false death may stand at most.
 const REFUTED_MAX: Duration = Duration::from_secs(10);
 
-/// A link is cut after 10 s of silence: by then, and a look later, its end has shown.
-const SILENCE_OVER: Duration = Duration::from_secs(15);
+/// Twice as long as a member that cannot refute takes to be held for dead.
+const ACCUSED_LONG: Duration = Duration::from_secs(10);
 
 /// Members, each on a host of a star.
 struct Hosts {
@@ -115,7 +115,7 @@ impl Node {
 
 /// Tells how long something took.
 fn tell(what: &str, since: Instant) {
-    println!("{what} {:.1} s", since.elapsed().as_secs_f64());
+    eprintln!("{what} {:.1} s", since.elapsed().as_secs_f64());
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn who_loses_a_fifth_of_what_it_sends_is_not_held_for_dead() {
     let after: Vec<_> = hosts.cluster.nodes.iter().map(Node::since).collect();
     let deaths: usize =
         before.iter().zip(&after).map(|(a, b)| a.iter().filter(|(name, at)| b[*name] != **at).count()).sum();
-    println!(
+    eprintln!(
         "with 20 % of one host's packets lost for {LOSS_TIME:?}: {deaths} of 20 views had a false death, {longest:?} at most"
     );
     hosts.are_well();
@@ -264,7 +264,7 @@ fn two_that_cannot_reach_one_another_hear_of_everything_through_others() {
     for node in &hosts.cluster.nodes[..2] {
         eventually("the silence to be noticed", || node.log().contains("disconnected").then_some(()));
     }
-    stays("all alive or asked", SILENCE_OVER, || {
+    stays("nobody held for dead", ACCUSED_LONG, || {
         hosts.cluster.nodes.iter().all(|node| node.with_status("down").is_empty())
     });
     let begun = Instant::now();
