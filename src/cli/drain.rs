@@ -76,7 +76,7 @@ impl Drain {
 }
 
 /// The instances on a node that no other node can run in its place, as far as they have a process.
-fn bound_to(services: &[wire::Service], node: &str) -> Vec<String> {
+pub(super) fn bound_to(services: &[wire::Service], node: &str) -> Vec<String> {
     let is_bound = |service: &&wire::Service| {
         // What this program cannot read it had better ask about.
         let spec = ServiceSpec::parse(&service.revision.spec);
@@ -92,7 +92,7 @@ fn question(node: &str, bound: &[String]) -> String {
 }
 
 /// Waits until nothing is left on the node. Fails with what is left.
-async fn emptied(reach: &Reach, client: &Client, node: &str) -> Result<wire::Drain, Failure> {
+pub(super) async fn emptied(reach: &Reach, client: &Client, node: &str) -> Result<wire::Drain, Failure> {
     let within = reach.timeout().unwrap_or(DRAINED_WITHIN);
     let deadline = Instant::now() + within;
     let mut said = Vec::new();

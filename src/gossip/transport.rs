@@ -28,6 +28,7 @@ mod mesh;
 mod origin;
 mod pace;
 mod rate;
+mod rest;
 mod slots;
 mod stream;
 
@@ -50,7 +51,7 @@ pub use conduct::{BAR_MAX, BAR_MIN, FORGIVEN_AFTER};
 pub use counters::Counters;
 pub(in crate::gossip) use counters::DoorFault;
 pub use dial::{PAUSE_MAX, PAUSE_MIN};
-pub use frames::{FRAME_LEN_MAX, SILENCE_MAX};
+pub use frames::FRAME_LEN_MAX;
 pub use gate::{HANDSHAKES_MAX, STRANGER_STAY_MAX, STRANGERS_MAX};
 pub use greeting::SIGN_OF_LIFE_MAX;
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use origin::{HANDSHAKES_FROM_ONE, HANDSHAKES_FROM_ONE_MAX, ORIGINS_MAX, STRA
 pub use pace::{BYTES, MESSAGES, PRESSING_MAX};
 pub use rate::Rate;
 pub(in crate::gossip) use rate::{Bucket, Buckets};
+pub use rest::SILENCE_MIN;
 pub use slots::STREAMS_PER_CONNECTION_MAX;
 pub use stream::{Stream, StreamReader, StreamWriter};
 

@@ -81,13 +81,15 @@ struct Runtime<N, D, P, B, C> {
 impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, C> {
     async fn run(&mut self, mut doors: Doors) -> Result<Option<Gone>, DiskError> {
         let mut batch = vec![Input::Tick];
+        // A request, and how many inputs had been reported before it came. It is handed over after those: a deploy is asked for once the
+        // store has said that it holds the binary. Later inputs do not hold it up.
+        let mut asked: Option<(Input, usize)> = None;
         loop {
             let turn = self.engine.handle(self.world.clock.now(), std::mem::take(&mut batch));
             self.carry_out(turn);
             doors.view.send_if_modified(|shown| self.show(shown));
 
             let deadline = self.engine.next_deadline();
-            let mut asked = None;
             tokio::select! {
                 biased;
                 committed = self.world.disk.confirmed() => {
@@ -99,21 +101,22 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
                         return Ok(self.gone.take());
                     }
                 }
-                command = doors.commands.recv() => match command {
-                    Some(command) => asked = Some(self.number(command)),
+                command = doors.commands.recv(), if asked.is_none() => match command {
+                    Some(command) => asked = Some((self.number(command), doors.inputs.len())),
                     None => return Ok(None),
                 },
-                Some(input) = doors.inputs.recv() => batch.push(input),
+                Some(input) = doors.inputs.recv() => {
+                    batch.push(input);
+                    asked = asked.map(|(request, before)| (request, before.saturating_sub(1)));
+                }
                 () = self.world.clock.wait_until(deadline) => batch.push(Input::Tick),
             }
             while batch.len() < BATCH_MAX {
-                match doors.inputs.try_recv() {
-                    Ok(input) => batch.push(input),
-                    Err(_) => break,
-                }
+                let Ok(input) = doors.inputs.try_recv() else { break };
+                batch.push(input);
+                asked = asked.map(|(request, before)| (request, before.saturating_sub(1)));
             }
-            // After what the shells had reported by then: a deploy is asked for once the store has said that it holds the binary.
-            batch.extend(asked);
+            batch.extend(asked.take_if(|(_, before)| *before == 0).map(|(request, _)| request));
         }
     }
 

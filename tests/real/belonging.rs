@@ -70,12 +70,14 @@ fn who_leaves_is_forgotten_and_its_name_is_free() {
     let program = cluster.sleeper();
     cluster[0].ok(&["deploy", "--name", "web", "--tag", "v1", "--node", "any", "--replicas", "3", "--wait", &program]);
     cluster[1].run(&["leave"]).refused(1, &["-y"]);
-    assert!(cluster[1].ok(&["leave", "-y"]).contains("`n2` has left the cluster"));
+    let moved_first = cluster[1].run(&["leave", "-y"]);
+    assert!(moved_first.done().contains("`n2` has left the cluster"));
     let mut left = cluster.nodes.remove(1);
     ended(&mut left, 0);
     eventually("all to have heard of it", || {
         cluster.nodes.iter().all(|node| names(node) == ["n1", "n3"]).then_some(())
     });
+    assert!(cluster[0].instances("web").iter().filter(|one| one.runs()).count() >= 3, "it was handed over before");
     cluster[0].running("web", 3);
     left.fails(&["start"]).refused(1, &["`n2` left the cluster"]);
 

@@ -122,9 +122,9 @@ fn json_has_the_documented_keys_and_tables_their_columns() {
         ),
         (
             &["node", "list"],
-            "addresses age instances is_me joined_at key labels name platform role since started_at status version",
+            "addresses age capacity drain instances is_me joined_at key labels name platform role since started_at status version",
         ),
-        (&["ticket", "list"], "expires id uses_left"),
+        (&["ticket", "list"], "expires id role uses_left"),
     ] {
         assert_eq!(keys(&first(words)).join(" "), expected, "{words:?}");
     }

@@ -18,16 +18,11 @@ use super::Stream;
 use super::counters::{Tally, count};
 use super::greeting::{Answer, CopyFound, GREETING_LEN_MAX, Hello, Life, SignOfLife};
 use super::pace::{Pace, Verdict};
+use super::rest::{Rest, SILENCE_MIN};
 
 /// Longest message in bytes. A full-state exchange of a large cluster is split well below it; it bounds what one member can make
 /// another hold.
 pub const FRAME_LEN_MAX: usize = 8 << 20;
-
-/// How long a link may be silent before it is taken for broken: some lost empty frames.
-pub const SILENCE_MAX: Duration = Duration::from_secs(10);
-
-/// After how long without a message an empty frame is sent.
-const KEEPALIVE: Duration = Duration::from_secs(3);
 
 /// How long the greeting may take.
 const GREETING_MAX: Duration = Duration::from_secs(5);
@@ -40,7 +35,7 @@ const FRAME_LEN_FIRST: usize = 64 << 10;
 pub(super) enum ReadEnd {
     /// The other side ended it, or the connection broke.
     Closed,
-    /// Nothing came for [`SILENCE_MAX`].
+    /// Nothing came for [`Rest::silence_max`].
     Silent,
     /// A frame was announced with this length.
     Oversized(usize),
@@ -135,11 +130,12 @@ pub(super) async fn write(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
     mut outbox: mpsc::Receiver<Vec<u8>>,
+    rest: &Rest,
 ) -> io::Result<()> {
     let writing = async {
         let mut writer = BufWriter::new(writer);
         loop {
-            let batch = match timeout(KEEPALIVE, outbox.recv()).await {
+            let batch = match timeout(rest.keepalive(), outbox.recv()).await {
                 Ok(None) => return writer.shutdown().await,
                 Ok(Some(message)) => write_batch(&mut writer, message, &mut outbox).await,
                 Err(_) => in_time(write_frame(&mut writer, &[])).await,
@@ -170,7 +166,7 @@ async fn write_batch(
 
 /// A member that holds this node back takes a frame now and then; one that takes none for so long is gone.
 async fn in_time(writing: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    timeout(SILENCE_MAX, writing).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    timeout(SILENCE_MIN, writing).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn write_frame(writer: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
@@ -193,6 +189,7 @@ pub(super) async fn read(
     life: Life,
     inputs: mpsc::Sender<Input>,
     tally: &Tally,
+    rest: &Rest,
 ) -> ReadEnd {
     let mut reader = BufReader::new(stream);
     if write_value(reader.get_mut(), &Answer::Welcome(Hello { life })).await.is_err() {
@@ -200,7 +197,7 @@ pub(super) async fn read(
     }
     let mut pace = Pace::new(Instant::now());
     loop {
-        let bytes = match timeout(SILENCE_MAX, read_frame(&mut reader, FRAME_LEN_MAX)).await {
+        let bytes = match timeout(rest.silence_max(), read_frame(&mut reader, FRAME_LEN_MAX)).await {
             Ok(Ok(Ok(bytes))) => bytes,
             Ok(Ok(Err(length))) => return ReadEnd::Oversized(length),
             Ok(Err(_)) => return ReadEnd::Closed,

@@ -344,7 +344,7 @@ impl NetworkBehaviour for Gate {
             return self.outgoing.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
         }
         if let Some(from) = node_key(&peer) {
-            let stream = Stream::from(stream, self.came_from.get(&connection).copied());
+            let stream = stream.coming_from(self.came_from.get(&connection).copied());
             self.outgoing.push_back(ToSwarm::GenerateEvent(Arrival { from, connection, protocol, stream }));
         }
     }

@@ -10,6 +10,7 @@ use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::incoming::Acceptors;
 use super::slots::Slot;
@@ -32,20 +33,30 @@ pub(super) struct OpenRequest {
 /// The handler.
 pub(super) struct Handler {
     acceptors: Arc<Acceptors>,
+    /// Cancelled when the connection is closed.
+    closed: CancellationToken,
     to_open: VecDeque<OpenRequest>,
     arrived: VecDeque<Arrived>,
+}
+
+/// Also where a connection ends without being closed in order.
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
 }
 
 /// A stream that the other side opened.
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub(super) protocol: Protocol,
-    pub(super) stream: libp2p::Stream,
+    pub(super) stream: Stream,
 }
 
 impl Handler {
     pub(super) fn new(acceptors: Arc<Acceptors>) -> Self {
-        Self { acceptors, to_open: VecDeque::new(), arrived: VecDeque::new() }
+        let closed = CancellationToken::new();
+        Self { acceptors, closed, to_open: VecDeque::new(), arrived: VecDeque::new() }
     }
 }
 
@@ -77,6 +88,11 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Arrived>> {
+        self.closed.cancel();
+        Poll::Ready(None)
+    }
+
     fn on_behaviour_event(&mut self, request: OpenRequest) {
         self.to_open.push_back(request);
     }
@@ -86,10 +102,13 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (Name::Ours(protocol), stream),
                 ..
-            }) => self.arrived.push_back(Arrived { protocol, stream }),
+            }) => {
+                let stream = Stream::new(stream, self.closed.clone());
+                self.arrived.push_back(Arrived { protocol, stream });
+            }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (name, stream), info }) => {
                 let opened = match name {
-                    Name::Ours(_) => Ok(Stream::new(stream).holding(info.slot)),
+                    Name::Ours(_) => Ok(Stream::new(stream, self.closed.clone()).holding(info.slot)),
                     Name::Later(name) => Err(OpenError::Newer(name)),
                 };
                 // The asker may have given up; then the stream closes here.

@@ -35,6 +35,7 @@ use super::gate::{Arrival, Gate};
 use super::greeting::{Life, SignOfLife};
 use super::handler::OpenRequest;
 use super::incoming::Acceptors;
+use super::rest::Rest;
 use super::slots::Slots;
 use super::{AddressFailure, Notices, OpenError, Outboxes, Protocol, Stream};
 
@@ -80,6 +81,7 @@ pub(super) struct Mesh {
     /// The one reader of each member's link to this node, with its connection.
     readers: BTreeMap<NodeKey, (ConnectionId, AbortHandle)>,
     tasks: JoinSet<Done>,
+    rest: Arc<Rest>,
 }
 
 #[derive(Debug)]
@@ -175,7 +177,7 @@ enum Happened {
 impl Mesh {
     pub(super) fn new(ends: Ends) -> Self {
         let (members, news, readers) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
-        Self { ends, members, news, readers, tasks: JoinSet::new() }
+        Self { ends, members, news, readers, tasks: JoinSet::new(), rest: Arc::default() }
     }
 
     /// Runs until it is told to stop, or nobody is left who could tell it.
@@ -258,6 +260,7 @@ impl Mesh {
             .filter_map(|peer| Some((peer.key, (peer_id(&peer.key)?, peer.addresses))))
             .collect();
 
+        self.rest.set_members(wanted.len());
         let gone: Vec<NodeKey> = self.members.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         let peers = wanted.values().map(|(peer, _)| *peer).collect();
         let promoted = self.ends.swarm.behaviour_mut().set_members(peers);

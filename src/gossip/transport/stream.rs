@@ -7,15 +7,17 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::origin::Origin;
 use super::slots::Slot;
 
 /// Both directions of one stream. Shutting it down ends the writing half only; dropping it ends both, and may throw away what
-/// the other side has not read.
+/// the other side has not read. It fails when its connection is closed, from whichever side.
 pub struct Stream {
     bytes: Compat<libp2p::Stream>,
     origin: Option<Origin>,
+    end: End,
     /// Held until all of the stream is gone.
     slot: Option<Slot>,
 }
@@ -23,23 +25,48 @@ pub struct Stream {
 /// The half of a stream that is read from.
 pub struct StreamReader {
     bytes: Compat<futures::io::ReadHalf<libp2p::Stream>>,
+    end: End,
     _slot: Option<Slot>,
 }
 
 /// The half of a stream that is written to.
 pub struct StreamWriter {
     bytes: Compat<futures::io::WriteHalf<libp2p::Stream>>,
+    end: End,
     _slot: Option<Slot>,
 }
 
-impl Stream {
-    pub(super) fn new(stream: libp2p::Stream) -> Self {
-        Self { bytes: stream.compat(), origin: None, slot: None }
+/// The end of the connection that a stream is on. yamux wakes nobody who waits on a stream when this side closes the connection:
+/// without this a reader of another node's log would wait for ever on a member that was cut.
+struct End {
+    closed: CancellationToken,
+    waiting: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl End {
+    fn new(closed: CancellationToken) -> Self {
+        let waiting = Box::pin(closed.clone().cancelled_owned());
+        Self { closed, waiting }
     }
 
-    /// One that came from there.
-    pub(super) fn from(stream: libp2p::Stream, origin: Option<Origin>) -> Self {
-        Self { origin, ..Self::new(stream) }
+    /// What a stream gives, or the end while it gives nothing.
+    fn or<T>(&mut self, cx: &mut Context<'_>, given: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match given {
+            Poll::Pending => self.waiting.as_mut().poll(cx).map(|()| Err(io::ErrorKind::ConnectionAborted.into())),
+            ready => ready,
+        }
+    }
+}
+
+impl Stream {
+    /// On a connection that cancels `closed` when it is closed.
+    pub(super) fn new(stream: libp2p::Stream, closed: CancellationToken) -> Self {
+        Self { bytes: stream.compat(), origin: None, end: End::new(closed), slot: None }
+    }
+
+    /// The same, known to come from there.
+    pub(super) fn coming_from(self, origin: Option<Origin>) -> Self {
+        Self { origin, ..self }
     }
 
     /// The same, holding a slot for as long as it is open.
@@ -56,8 +83,9 @@ impl Stream {
     pub fn split(self) -> (StreamReader, StreamWriter) {
         // futures' halves are `Sync` although the stream is not; tokio's would not be.
         let (reader, writer) = futures::AsyncReadExt::split(self.bytes.into_inner());
-        let reader = StreamReader { bytes: reader.compat(), _slot: self.slot.clone() };
-        (reader, StreamWriter { bytes: writer.compat_write(), _slot: self.slot })
+        let end = End::new(self.end.closed.clone());
+        let reader = StreamReader { bytes: reader.compat(), end, _slot: self.slot.clone() };
+        (reader, StreamWriter { bytes: writer.compat_write(), end: self.end, _slot: self.slot })
     }
 }
 
@@ -75,7 +103,8 @@ macro_rules! forward_read {
                 cx: &mut Context<'_>,
                 buffer: &mut ReadBuf<'_>,
             ) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.bytes).poll_read(cx, buffer)
+                let given = Pin::new(&mut self.bytes).poll_read(cx, buffer);
+                self.end.or(cx, given)
             }
         }
     };
@@ -85,15 +114,18 @@ macro_rules! forward_write {
     ($name:ty) => {
         impl AsyncWrite for $name {
             fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.bytes).poll_write(cx, bytes)
+                let given = Pin::new(&mut self.bytes).poll_write(cx, bytes);
+                self.end.or(cx, given)
             }
 
             fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.bytes).poll_flush(cx)
+                let given = Pin::new(&mut self.bytes).poll_flush(cx);
+                self.end.or(cx, given)
             }
 
             fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.bytes).poll_shutdown(cx)
+                let given = Pin::new(&mut self.bytes).poll_shutdown(cx);
+                self.end.or(cx, given)
             }
         }
     };

@@ -67,6 +67,12 @@ impl Node {
         }
     }
 
+    /// Whether all that it has heard lately is that others treat it as a stranger.
+    fn is_only_shut_out(&mut self) -> bool {
+        std::iter::from_fn(|| self.inputs.try_recv().ok())
+            .all(|input| matches!(input, Input::Network(NetworkEvent::ShutOut(_))))
+    }
+
     async fn until_counted(&self, what: &str, enough: impl Fn(&Counters) -> bool) {
         until(what, || enough(&self.transport.counters())).await;
     }
@@ -276,10 +282,7 @@ async fn a_removed_member_is_cut_at_once() {
     assert_eq!(one.transport.counters().messages_unconnected, 1);
     // It dials again, and comes no further than any stranger.
     one.until_counted("a trespasser", |counters| counters.strangers_trespassing >= 1).await;
-    assert!(
-        matches!(two.event().await, NetworkEvent::ShutOut(key) if key == one.key()),
-        "never connected again, and broken once"
-    );
+    assert!(two.is_only_shut_out(), "never connected again, and broken once");
 }
 
 #[tokio::test]
@@ -287,8 +290,7 @@ async fn who_has_become_a_member_is_connected_although_it_dialled_too_early() {
     let (mut one, mut two) = (Node::start().await, Node::start().await);
     two.transport.set_members(vec![one.peer(), two.peer()]);
     one.until_counted("the first try", |counters| counters.strangers_trespassing >= 1).await;
-    let first = two.event().await;
-    assert!(matches!(first, NetworkEvent::ShutOut(_)), "an established connection is no admission: {first:?}");
+    assert!(two.is_only_shut_out(), "an established connection is no admission");
     // No address of it is known: it must come by itself.
     one.transport.set_members(vec![Peer { key: two.key(), addresses: Vec::new() }]);
     two.connected(&[one.key()]).await;
@@ -375,7 +377,7 @@ async fn a_silent_link_is_closed() {
     let (_, mut stream, _link, _caller) = member_by_hand(&one).await;
     let greeted = Instant::now();
     assert!(ends_without_a_byte(&mut stream).await);
-    assert!(greeted.elapsed() + Duration::from_secs(1) > SILENCE_MAX);
+    assert!(greeted.elapsed() + Duration::from_secs(1) > SILENCE_MIN);
     assert_eq!(one.transport.counters().members_silent, 1);
 }
 
@@ -385,7 +387,7 @@ async fn an_idle_link_is_kept() {
     acquaint(&[&one, &two]);
     one.connected(&[two.key()]).await;
     two.connected(&[one.key()]).await;
-    let silence = SILENCE_MAX + Duration::from_secs(2);
+    let silence = SILENCE_MIN + Duration::from_secs(2);
     assert!(timeout(silence, one.inputs.recv()).await.is_err(), "nothing breaks");
     one.send(&two, "still there");
     assert_eq!(two.message().await.1, b"still there");

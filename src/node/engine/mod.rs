@@ -40,6 +40,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 
@@ -121,6 +122,9 @@ struct Dirty {
     view: bool,
 }
 
+/// When a node that is no member any more is woken, should its disk never confirm that: any time will do.
+const OVER_REST: Duration = Duration::from_secs(60);
+
 /// One node's mind.
 pub struct Engine {
     config: EngineConfig,
@@ -198,6 +202,10 @@ impl Engine {
     /// When it wants to be called with [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Mono {
         let now = self.now.mono;
+        if self.is_over() {
+            // It waits for the disk alone, and that is no deadline.
+            return now + OVER_REST;
+        }
         let deadlines = [
             Some(self.rounds.next_deadline()),
             self.membership.next_deadline(),

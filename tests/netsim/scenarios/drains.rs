@@ -160,9 +160,7 @@ fn a_drain_goes_on_through_crashes_and_outlasts_the_restart_of_all() {
         }
         at_rest(&mut world, &[]).await;
         assert_eq!(runs_on(&world, 1), BTreeSet::new());
-        for at in 0..4 {
-            is_drained(&world, at, 1).unwrap();
-        }
+        world.until(REST, "shown as drained", |world| (0..4).try_for_each(|at| is_drained(world, at, 1))).await;
     });
 }
 

@@ -274,9 +274,10 @@ impl Mesh {
         }
         let (sender, outbox) = mpsc::channel(OUTBOX_MAX);
         self.outboxes().insert(key, sender);
+        let rest = self.rest.clone();
         self.tasks.spawn(async move {
             let (reader, writer) = stream.split();
-            let written = frames::write(reader, writer, outbox).await;
+            let written = frames::write(reader, writer, outbox, &rest).await;
             let cause = written.err().map_or_else(|| "ended here".to_owned(), |error| error.to_string());
             Done::Written { key, connection, cause }
         });
@@ -348,9 +349,9 @@ impl Mesh {
             let peer = member.peer;
             self.greet(key, peer, connection);
         }
-        let (own, tally) = (self.ends.life, self.ends.tally.clone());
+        let (own, tally, rest) = (self.ends.life, self.ends.tally.clone(), self.rest.clone());
         let reader = self.tasks.spawn(async move {
-            let end = frames::read(key, stream, own, inputs, &tally).await;
+            let end = frames::read(key, stream, own, inputs, &tally, &rest).await;
             Done::Read { key, connection, end }
         });
         // The member opens a second link only when it has given up the first.

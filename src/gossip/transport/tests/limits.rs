@@ -69,6 +69,23 @@ async fn streams_over_the_limit_are_dropped_unread_and_counted() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_when_this_side_closes_its_connection() {
+    for _ in 0..20 {
+        let (mut one, mut two) = (Node::start().await, Node::start().await);
+        let mut incoming = two.transport.accept(Protocol::Logs);
+        acquaint(&[&one, &two]);
+        one.connected(&[two.key()]).await;
+        two.connected(&[one.key()]).await;
+        let (mut reader, _writer) = one.transport.open(two.key(), Protocol::Logs).await.unwrap().split();
+        let _inside = timeout(PATIENCE, incoming.next()).await.unwrap().unwrap();
+        let reading = tokio::spawn(async move { reader.read_u8().await });
+        one.transport.set_members(Vec::new());
+        let read = timeout(PATIENCE, reading).await.expect("the reader waits for ever").unwrap();
+        assert!(read.is_err(), "{read:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_member_holds_so_many_connections_and_no_more() {
     let one = Node::start().await;
     let _incoming = one.transport.accept(Protocol::Api);
