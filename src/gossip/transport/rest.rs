@@ -12,8 +12,8 @@ const KEEPALIVE_MIN: Duration = Duration::from_secs(3);
 /// The same in a large one: half of what common firewalls and address translators remember an idle connection for at least.
 const KEEPALIVE_MAX: Duration = Duration::from_secs(15);
 
-/// By how much it grows with each member: up to 150 members a node sends at most ten empty frames a second, with 300 twenty.
-const KEEPALIVE_OF_ONE: Duration = Duration::from_millis(100);
+/// By how much it grows with each member: up to 100 members a node sends at most seven empty frames a second, with 300 twenty.
+const KEEPALIVE_OF_ONE: Duration = Duration::from_millis(150);
 
 /// How many empty frames may be lost, with a second on top, before a link is taken for broken.
 const LOST_MAX: u32 = 3;
@@ -54,7 +54,7 @@ mod tests {
             rest.set_members(members);
             (rest.keepalive().as_secs(), rest.silence_max().as_secs())
         };
-        assert_eq!([at(0), at(30), at(100), at(300)], [(3, 10), (3, 10), (10, 31), (15, 46)]);
+        assert_eq!([at(0), at(20), at(60), at(300)], [(3, 10), (3, 10), (9, 28), (15, 46)]);
         for members in 0..400 {
             rest.set_members(members);
             assert!(members as f64 / rest.keepalive().as_secs_f64() <= 20.0 + f64::EPSILON, "{members}");
