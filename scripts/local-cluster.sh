@@ -10,6 +10,9 @@ set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cluster=${NARUN_CLUSTER_DIR:-${XDG_RUNTIME_DIR:-/tmp}/narun-cluster-$UID}
 
+# shellcheck source=scripts/namespaces.sh
+source "$repository/scripts/namespaces.sh"
+
 # Ports are the kernel's choice; only this host can reach them.
 readonly LISTEN=127.0.0.1:0
 # A node serves within 100 ms on an idle machine. These are for one that compiles something besides.
@@ -25,7 +28,9 @@ usage() {
 A cluster of real nodes on this machine.
 
   scripts/local-cluster.sh demo       build, bring up three nodes, deploy, kill a host, watch; leaves the cluster up
-  scripts/local-cluster.sh up [N]     build, bring up N nodes (3), named n1 to nN
+  scripts/local-cluster.sh up [N] [--namespaces]
+                                      build, bring up N nodes (3), named n1 to nN; with --namespaces (as root) each
+                                      with an address of its own, so that the network between them can be cut
   scripts/local-cluster.sh status     the processes, and what the cluster says about itself
   scripts/local-cluster.sh env K      shell commands that point the CLI at node K:
                                       eval "$(scripts/local-cluster.sh env 2)"; narun node list
@@ -33,6 +38,8 @@ A cluster of real nodes on this machine.
   scripts/local-cluster.sh crash K    kill -9 the node process of K; its instances go on
   scripts/local-cluster.sh kill K     the death of host K: node, keeper and instances, without a word
   scripts/local-cluster.sh start K    start node K again after a crash or a death
+  scripts/local-cluster.sh cut A B    nothing passes between the nodes A and the nodes B any more, as in `cut 1,2 3,4,5`
+  scripts/local-cluster.sh heal       everything passes again
   scripts/local-cluster.sh down       stop everything and remove the cluster's folder
 
 Environment:
@@ -143,11 +150,21 @@ is_up() {
     is_serving "$1"
 }
 
+# Where the node of K listens.
+listen() {
+    if has_namespaces; then
+        echo "$(host_address "$1"):$PORT"
+    else
+        echo "$LISTEN"
+    fi
+}
+
 # launch K WORDS...: runs `narun WORDS` as the node of K, in a session of its own, so that a Ctrl-C here does not reach it.
 launch() {
-    local k=$1 pid stat
+    local k=$1 pid stat enter=()
     shift
-    NARUN_API='' setsid "$cluster/bin/narun" "$@" --data-dir "$(data_dir "$k")" \
+    ! has_namespaces || enter=(nsenter --net="/run/netns/$(namespace "n$k")" --)
+    NARUN_API='' setsid "${enter[@]}" "$cluster/bin/narun" "$@" --data-dir "$(data_dir "$k")" \
         </dev/null >>"$(folder "$k")/output" 2>>"$(folder "$k")/log" &
     pid=$!
     disown "$pid"
@@ -228,10 +245,17 @@ program() {
 }
 
 up() {
-    local size=${1-3} bin ticket k
+    local size=3 namespaces='' word bin ticket k
+    for word in "$@"; do
+        case $word in
+        --namespaces) namespaces=yes ;;
+        *) size=$word ;;
+        esac
+    done
     if ! [[ $size =~ ^[1-9][0-9]?$ ]] || ((size > NODES_MAX)); then
         fail "\`up\` takes a number of nodes from 1 to $NODES_MAX"
     fi
+    [[ -z $namespaces ]] || require_namespace_tools
     [[ ! -e $cluster ]] || fail "there is a cluster already in $cluster; \`scripts/local-cluster.sh down\` ends it"
     bin=$(program)
     # What is half up when this is broken off comes down again.
@@ -241,15 +265,16 @@ up() {
     mkdir -m 700 "$cluster"
     mkdir "$cluster/bin"
     ln -s "$bin" "$cluster/bin/narun"
+    [[ -z $namespaces ]] || make_namespaces "$size"
 
     prepare_node 1
-    launch 1 start --name n1 --listen "$LISTEN"
+    launch 1 start --name n1 --listen "$(listen 1)"
     wait_until "$READY_SECONDS" "n1 serves" is_up 1
     if ((size > 1)); then
         ticket=$(ask 1 ticket create --uses $((size - 1)))
         for ((k = 2; k <= size; k++)); do
             prepare_node "$k"
-            launch "$k" join "$ticket" --name "n$k" --listen "$LISTEN"
+            launch "$k" join "$ticket" --name "n$k" --listen "$(listen "$k")"
         done
         for ((k = 2; k <= size; k++)); do
             wait_until "$READY_SECONDS" "n$k serves" is_up "$k"
@@ -272,6 +297,10 @@ status() {
         printf '%-5s %-9s %-9s %s\n' "n$k" "$pid" "$keeper" "$(data_dir "$k")"
         [[ -n $asked || $pid == - ]] || ! is_serving "$k" || asked=$k
     done
+    if has_namespaces && [[ -s $cluster/namespaces ]]; then
+        printf '\n'
+        sed 's/^/cut: /' "$cluster/namespaces"
+    fi
     [[ -n $asked ]] || fail "no node answers"
     printf '\n'
     ask "$asked" status
@@ -335,6 +364,7 @@ down() {
         wait "$pid" || failed=yes
     done
     [[ -z $failed ]] || fail "something is still running; $cluster was left as it is"
+    ! has_namespaces || remove_namespaces
     rm -rf "$cluster"
     say "the cluster is down"
 }
@@ -350,6 +380,8 @@ main() {
     kill) kill_command "$@" ;;
     start) start "$@" ;;
     logs) node_log "$@" ;;
+    cut) cut_command "$@" ;;
+    heal) heal ;;
     down) down ;;
     demo)
         # shellcheck source=scripts/demo.sh

@@ -11,6 +11,8 @@ cd "$(dirname "$0")/.."
 programs=(
     "busybox busybox-static"
     "curl curl"
+    "ip iproute2"
+    "nft nftables"
     "python3 python3"
     "redis-server redis-server"
     "setpriv util-linux"

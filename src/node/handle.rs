@@ -48,6 +48,12 @@ impl NodeHandle {
         self.view.borrow().clone()
     }
 
+    /// Waits until there is a view at all, or the node stops: before its first turn, the engine shows nothing of what it knows.
+    pub async fn shows(&self) {
+        // Handles never mark a view as seen, so that this is over at once where there was one.
+        let _ = self.view.clone().changed().await;
+    }
+
     /// Waits until `wanted` makes something of a view, and gives that back; none when the node stops first.
     pub async fn when<T>(&self, mut wanted: impl FnMut(&View) -> Option<T>) -> Option<T> {
         let mut view = self.view.clone();
@@ -57,5 +63,32 @@ impl NodeHandle {
             }
             view.changed().await.ok()?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_shown_before_the_first_view_and_every_handle_is_told_of_it() {
+        let (commands, _asked) = mpsc::channel(1);
+        let (show, view) = watch::channel(Arc::new(View::default()));
+        let handle = NodeHandle::new(commands, view);
+        assert_eq!(handle.shows().now_or_never(), None);
+        show.send_replace(Arc::new(View::default()));
+        assert_eq!(handle.shows().now_or_never(), Some(()));
+        assert_eq!(handle.clone().shows().now_or_never(), Some(()), "also where somebody has waited before");
+    }
+
+    #[test]
+    fn a_node_that_ends_before_its_first_view_keeps_nobody_waiting() {
+        let (commands, _asked) = mpsc::channel(1);
+        let (show, view) = watch::channel(Arc::new(View::default()));
+        let handle = NodeHandle::new(commands, view);
+        drop(show);
+        assert_eq!(handle.shows().now_or_never(), Some(()));
     }
 }

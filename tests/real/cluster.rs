@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host::{exe, is_root, lives};
+use crate::netns::Namespace;
 
 /// Longest wait for anything: far more than is ever needed, since the machine may be busy with other things.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -92,6 +93,11 @@ pub(crate) fn narun<S: AsRef<OsStr>>(words: &[S]) -> Answer {
     Answer::of(bare().args(words))
 }
 
+/// Runs a command against the node of this data directory.
+pub(crate) fn narun_at<S: AsRef<OsStr>>(data_dir: &Path, words: &[S]) -> Answer {
+    Answer::of(bare().env("NARUN_DATA_DIR", data_dir).args(words))
+}
+
 /// The binary with an environment in which nothing speaks of narun.
 fn bare() -> Command {
     let mut command = Command::new(exe());
@@ -106,6 +112,10 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) layout: Layout,
     process: Option<Child>,
+    /// Where it listens at first.
+    listen: String,
+    /// The network that it is on, where that is not this machine's own.
+    network: Option<Namespace>,
 }
 
 impl Node {
@@ -113,7 +123,14 @@ impl Node {
     pub(crate) fn new(dir: &Path, name: &str) -> Self {
         let data = dir.join(name).join("data");
         fs::create_dir_all(&data).expect("a folder in a temporary directory");
-        Self { name: name.to_owned(), layout: Layout::new(data), process: None }
+        let listen = "127.0.0.1:0".to_owned();
+        Self { name: name.to_owned(), layout: Layout::new(data), process: None, listen, network: None }
+    }
+
+    /// Puts the host on another network, where it listens at this address.
+    pub(crate) fn put_on(&mut self, network: Namespace, listen: String) {
+        self.network = Some(network);
+        self.listen = listen;
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -157,6 +174,9 @@ impl Node {
         command.env("ONLY_THE_NODE_KNOWS", "this");
         // A signal to the group of the tests, such as Ctrl-C, is no signal to the nodes: those end with their tests.
         command.process_group(0).stdin(Stdio::null()).stdout(file("out")).stderr(file("log"));
+        if let Some(network) = &self.network {
+            network.enter(&mut command);
+        }
         self.process = Some(command.spawn().expect("the binary starts"));
     }
 
@@ -175,13 +195,15 @@ impl Node {
     /// Begins a cluster.
     pub(crate) fn found(&mut self) {
         let name = self.name.clone();
-        self.launch(&["start", "--name", &name, "--listen", "127.0.0.1:0"]);
+        let listen = self.listen.clone();
+        self.launch(&["start", "--name", &name, "--listen", &listen]);
     }
 
     /// Becomes a member by a ticket.
     pub(crate) fn join(&mut self, ticket: &str) {
         let name = self.name.clone();
-        self.launch(&["join", ticket, "--name", &name, "--listen", "127.0.0.1:0"]);
+        let listen = self.listen.clone();
+        self.launch(&["join", ticket, "--name", &name, "--listen", &listen]);
     }
 
     /// Starts the node again as a user does.
@@ -232,6 +254,12 @@ impl Node {
         self.kill_keeper();
         let swept = within(WAIT_MAX, || keeper::sweep_leftovers(self.data_dir()).ok());
         assert!(swept.is_some() || std::thread::panicking(), "cannot clean up {}", self.data_dir().display());
+    }
+
+    /// Whether the node process lives.
+    pub(crate) fn is_up(&mut self) -> bool {
+        let child = self.process.as_mut().expect("a node that was started");
+        child.try_wait().expect("the node is this test's child").is_none()
     }
 
     /// The process number of the node.
@@ -441,8 +469,12 @@ impl Cluster {
 
     /// One more member; the first one begins the cluster.
     pub(crate) fn add(&mut self) {
+        self.admit(self.host(&format!("n{}", self.nodes.len() + 1)));
+    }
+
+    /// This host becomes a member; the first one begins the cluster.
+    pub(crate) fn admit(&mut self, mut node: Node) {
         let ticket = self.nodes.first().map(Node::first_ticket);
-        let mut node = self.host(&format!("n{}", self.nodes.len() + 1));
         match ticket {
             None => node.found(),
             Some(ticket) => node.join(&ticket),

@@ -333,6 +333,8 @@ impl Ground {
         let mut engine_loop = tokio::spawn(runtime::run(engine, world, doors));
         blobs.verify_executables().await?;
         shell.report_holding().await;
+        // Whoever asks earlier would be told that there are no nodes and no services.
+        node.shows().await;
 
         let logs = Arc::new(DiskLogs::new(layout.clone()));
         let gather = Gather::new(node.clone(), logs.clone(), Arc::new(doors::LogStreams(transport.clone())));
