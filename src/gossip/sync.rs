@@ -17,7 +17,7 @@ use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::message::{Message, RecordState, Tombstone, Which};
-use crate::crdt::catalog::{Catalog, DocKey, DocState};
+use crate::crdt::catalog::{Catalog, DocKey, DocState, Forgotten};
 use crate::crdt::roster::{Roster, Stamp, parse_record_key};
 use crate::crdt::tree::HashTree;
 use crate::ids::NodeKey;
@@ -130,18 +130,27 @@ fn within_limit(tree: &HashTree, theirs: &[u8]) -> Vec<u8> {
     tree.differing(theirs).into_iter().take_while(fits).collect()
 }
 
+/// Which documents a node gives away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offer {
+    /// All that the other lacks.
+    Everything,
+    /// Only changes to what the other has: of the rest it may be that everybody but this node knows that it was deleted.
+    WhatBothHold,
+}
+
 /// Answers the other's documents: what it lacks, what this node lacks, and what this node has forgotten.
-pub fn compare_documents(catalog: &Catalog, buckets: &[u8], theirs: &[DocState]) -> Vec<Message> {
+pub fn compare_documents(catalog: &Catalog, buckets: &[u8], theirs: &[DocState], offer: Offer) -> Vec<Message> {
     let known: BTreeSet<&DocKey> = theirs.iter().map(|state| &state.key).collect();
-    let mut repair = Repair::default();
+    let mut repair = Repair { offer, ..Repair::default() };
     let mut wanted = Vec::new();
     let mut forgotten = Vec::new();
     for state in theirs {
         if catalog.get(&state.key).is_none()
-            && let Some(version) = catalog.forgotten(&state.key)
+            && let Some(tombstone) = tombstone(catalog, &state.key)
         {
-            // It may have been written to since: its holder compares the version and sends it if it has.
-            forgotten.push(Tombstone { key: state.key.clone(), version: *version });
+            // It may have been written to since: its holder looks whether it has, and sends it then.
+            forgotten.push(tombstone);
         } else if catalog.state(&state.key) != *state {
             wanted.push(catalog.state(&state.key));
             repair.add_document(catalog, state);
@@ -190,9 +199,21 @@ fn is_newer(roster: &Roster, theirs: &RecordState) -> bool {
     record_state(roster, &theirs.key).stamp < theirs.stamp
 }
 
+/// What this node remembers of a document that it has forgotten.
+pub fn tombstone(catalog: &Catalog, key: &DocKey) -> Option<Tombstone> {
+    let Forgotten { version, revisions, .. } = catalog.forgotten(key)?;
+    Some(Tombstone { key: key.clone(), version: *version, revisions: revisions.clone() })
+}
+
 /// Answers a want.
-pub fn supply(catalog: &Catalog, roster: &Roster, documents: &[DocState], records: &[RecordState]) -> Option<Message> {
-    let mut repair = Repair::default();
+pub fn supply(
+    catalog: &Catalog,
+    roster: &Roster,
+    documents: &[DocState],
+    records: &[RecordState],
+    offer: Offer,
+) -> Option<Message> {
+    let mut repair = Repair { offer, ..Repair::default() };
     for state in documents {
         repair.add_document(catalog, state);
     }
@@ -208,17 +229,24 @@ fn record_state(roster: &Roster, key: &[u8]) -> RecordState {
 }
 
 /// A repair that is being filled up to its budget.
-#[derive(Default)]
 struct Repair {
+    offer: Offer,
     documents: Vec<crate::crdt::catalog::DocDelta>,
     records: Vec<crate::crdt::admission::Signed>,
     bytes: usize,
     more: bool,
 }
 
+impl Default for Repair {
+    fn default() -> Self {
+        Self { offer: Offer::Everything, documents: Vec::new(), records: Vec::new(), bytes: 0, more: false }
+    }
+}
+
 impl Repair {
     fn add_document(&mut self, catalog: &Catalog, theirs: &DocState) {
-        if self.is_full() {
+        let is_held_by_both = !theirs.heads.is_empty();
+        if !(is_held_by_both || self.offer == Offer::Everything) || self.is_full() {
             return;
         }
         if let Some(delta) = catalog.since(theirs) {
@@ -289,10 +317,12 @@ mod tests {
                 Message::Buckets { which, hashes } => {
                     compare_buckets(&self.catalog, &self.roster, which, &hashes).into_iter().collect()
                 }
-                Message::Documents { buckets, states } => compare_documents(&self.catalog, &buckets, &states),
+                Message::Documents { buckets, states } => {
+                    compare_documents(&self.catalog, &buckets, &states, Offer::Everything)
+                }
                 Message::Records { buckets, states } => compare_records(&self.roster, &buckets, &states),
                 Message::Want { documents, records } => {
-                    supply(&self.catalog, &self.roster, &documents, &records).into_iter().collect()
+                    supply(&self.catalog, &self.roster, &documents, &records, Offer::Everything).into_iter().collect()
                 }
                 Message::Repair { documents, records, more } => {
                     let actor = self.actor();
