@@ -61,8 +61,19 @@ struct State {
     pauses: u64,
     sent: u64,
     bytes: u64,
+    /// By direction.
+    carried: BTreeMap<(NodeKey, NodeKey), Carried>,
     dropped: u64,
     begun: Instant,
+}
+
+/// What was sent in one direction.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Carried {
+    /// Bytes of all messages.
+    pub(crate) bytes: u64,
+    /// The longest message.
+    pub(crate) longest: u64,
 }
 
 /// A node that is on the network.
@@ -111,6 +122,7 @@ impl Fabric {
             pauses: 0,
             sent: 0,
             bytes: 0,
+            carried: BTreeMap::new(),
             dropped: 0,
             begun: Instant::now(),
         };
@@ -219,7 +231,10 @@ impl Fabric {
             self.trace.violated("bounded", &format!("{} sends a message of {} bytes", from.short(), bytes.len()));
         }
         state.sent += 1;
-        state.bytes += bytes.len() as u64;
+        let len = bytes.len() as u64;
+        state.bytes += len;
+        let carried = state.carried.entry((from, to)).or_default();
+        *carried = Carried { bytes: carried.bytes + len, longest: carried.longest.max(len) };
         let known = state.wires.contains_key(&(from, to));
         if !known || state.pair(from, to).connection.is_none() {
             state.dropped += 1;
@@ -313,6 +328,11 @@ impl Fabric {
     /// How many bytes of messages were sent.
     pub(crate) fn bytes(&self) -> u64 {
         self.lock().bytes
+    }
+
+    /// What was sent in one direction since this was asked last.
+    pub(crate) fn take_carried(&self, from: NodeKey, to: NodeKey) -> Carried {
+        self.lock().carried.remove(&(from, to)).unwrap_or_default()
     }
 
     /// How many messages found no connection or no room.
