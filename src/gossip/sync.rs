@@ -36,19 +36,25 @@ pub const STATES_MAX: usize = 2_000;
 /// round is over by then.
 pub const ROUND_PAUSE: Duration = Duration::from_millis(100);
 
+/// For how long after the beginning of a round another one, which comes from the same member, is taken for one that crossed it on
+/// its way: nobody is further away.
+pub const CROSSING: Duration = Duration::from_millis(500);
+
 /// With whom rounds are begun, and when.
 #[derive(Debug)]
 pub struct Rounds {
     /// Connected to, and not spoken to since; the oldest first.
     met: VecDeque<NodeKey>,
     begun: Option<Mono>,
+    /// With whom a round was begun last, and when, while that has not been answered.
+    open: Option<(NodeKey, Mono)>,
     next: Mono,
 }
 
 impl Rounds {
     /// The first round is due at once.
     pub fn new(now: Mono) -> Self {
-        Self { met: VecDeque::new(), begun: None, next: now }
+        Self { met: VecDeque::new(), begun: None, open: None, next: now }
     }
 
     /// A connection stands: a round with that member is due soon.
@@ -66,13 +72,27 @@ impl Rounds {
         }
         self.met.retain(|peer| connected.contains(peer));
         let peer = self.met.pop_front().or_else(|| connected.iter().choose(rng).copied());
-        if peer.is_some() {
+        if let Some(peer) = peer {
             self.begun = Some(now);
+            self.open = Some((peer, now));
         }
         // Spread by a tenth, so that nodes that started together do not stay in step.
         let period = SYNC_PERIOD.mul_f64(rng.random_range(0.9..1.1));
         self.next = now + if self.met.is_empty() { period } else { ROUND_PAUSE };
         peer
+    }
+
+    /// A member begins a round: whether that one goes on. Where both have begun one at the same time, as they do when they meet, it
+    /// is that of the lesser key, or everything would cross twice.
+    pub fn goes_on(&mut self, now: Mono, me: NodeKey, peer: NodeKey) -> bool {
+        self.met.retain(|met| *met != peer);
+        let crossed = self.open.is_some_and(|(with, at)| with == peer && now.since(at) < CROSSING);
+        !(crossed && me < peer)
+    }
+
+    /// A member answers the round that was begun with it.
+    pub fn answered(&mut self, peer: &NodeKey) {
+        self.open.take_if(|(with, _)| with == peer);
     }
 
     /// When [`Rounds::begin`] wants to be called.
@@ -442,6 +462,31 @@ mod tests {
         assert_eq!(begun.iter().map(|(_, peer)| *peer).collect::<BTreeSet<_>>(), peers);
         let last = begun.last().expect("there were fifty").0;
         assert!(rounds.next_deadline().since(last) >= SYNC_PERIOD.mul_f64(0.9));
+    }
+
+    #[test]
+    fn of_two_rounds_that_cross_one_goes_on() {
+        use rand::SeedableRng;
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let (lesser, greater) = (NodeKey([1; 32]), NodeKey([2; 32]));
+        let mut begun = |with: NodeKey| {
+            let mut rounds = Rounds::new(Mono(0));
+            rounds.connected(Mono(0), with);
+            assert_eq!(rounds.begin(Mono(0), &mut rng, &BTreeSet::from([with])), Some(with));
+            rounds
+        };
+        let (mut of_lesser, mut of_greater) = (begun(greater), begun(lesser));
+        assert!(!of_lesser.goes_on(Mono(20), lesser, greater));
+        assert!(of_greater.goes_on(Mono(20), greater, lesser));
+        // What comes after the answer, or later, is a round of its own.
+        assert!(of_lesser.goes_on(Mono(600), lesser, greater));
+        of_lesser.answered(&greater);
+        assert!(of_lesser.goes_on(Mono(30), lesser, greater));
+        // Whoever was begun with by the other need not begin.
+        let mut met = Rounds::new(Mono(0));
+        met.connected(Mono(0), lesser);
+        assert!(met.goes_on(Mono(0), greater, lesser));
+        assert!(met.met.is_empty());
     }
 
     #[test]

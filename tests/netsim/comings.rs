@@ -54,9 +54,9 @@ impl Comings {
         random::millis(&mut self.stream, 2_000, 15_000)
     }
 
-    /// Somebody comes or goes, if the porter runs.
+    /// Somebody comes or goes, if the porter runs and all know of one another.
     pub(crate) async fn happen(&mut self, world: &mut World) {
-        if !world.runs(self.porter) {
+        if !world.runs(self.porter) || !self.is_known(world) {
             return;
         }
         if self.stream.random_bool(0.5)
@@ -98,6 +98,18 @@ impl Comings {
     /// The host that must not be dead in the end.
     pub(crate) fn porter(&self) -> usize {
         self.porter
+    }
+
+    /// Whether all who run know the porter, and the porter knows all members: whose admission nobody has heard of but a member that
+    /// goes is no member any more.
+    fn is_known(&self, world: &World) -> bool {
+        let shows = |host: usize, other: usize| {
+            let key = world.hosts[other].key;
+            world.view(host).nodes.iter().any(|node| node.key == key)
+        };
+        let members = (0..world.hosts.len()).filter(|host| world.is_member(*host));
+        let up = world.up();
+        up.iter().all(|host| shows(*host, self.porter)) && members.into_iter().all(|host| shows(self.porter, host))
     }
 
     async fn let_in(&mut self, world: &mut World, joiner: usize) {

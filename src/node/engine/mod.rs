@@ -43,6 +43,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 
@@ -101,6 +102,9 @@ pub struct EngineConfig {
     /// The name of the user whom the node runs as.
     pub user: String,
 }
+
+/// How often a node that is no member any more looks at itself while it waits for its disk: it has nothing to see.
+const OVER: Duration = Duration::from_secs(60);
 
 /// What changed since the last settle.
 #[derive(Debug, Default)]
@@ -203,6 +207,10 @@ impl Engine {
     /// When it wants to be called with [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Mono {
         let now = self.now.mono;
+        if self.is_over() {
+            // It settles nothing any more, and ends once its disk has confirmed why.
+            return now + OVER;
+        }
         let deadlines = [
             Some(self.rounds.next_deadline()),
             self.membership.next_deadline(),

@@ -108,9 +108,12 @@ impl Engine {
                 if roster == self.roster.tree().root() {
                     self.catch_up();
                 }
-                answer(from, sync::compare_roots(&self.catalog, &self.roster, (&catalog, &roster)), out);
+                if self.rounds.goes_on(self.now.mono, self.me, from) {
+                    answer(from, sync::compare_roots(&self.catalog, &self.roster, (&catalog, &roster)), out);
+                }
             }
             Message::Buckets { which, hashes } => {
+                self.rounds.answered(&from);
                 answer(from, sync::compare_buckets(&self.catalog, &self.roster, which, &hashes), out);
             }
             Message::Documents { buckets, states } => {
