@@ -390,6 +390,10 @@ impl Fabric {
             state.pair(a, b).dialling = false;
             if state.can_connect(a, b) {
                 fabric.connect(&mut state, a, b);
+            } else {
+                // One of them has heard meanwhile that the other is no member: whoever has not goes on dialling.
+                fabric.shut_out(&mut state, a, b);
+                fabric.shut_out(&mut state, b, a);
             }
         });
     }
