@@ -17,6 +17,10 @@ use crate::time::Wall;
 /// Longest key of a document, in bytes: the longest kind, a `/` and the longest name, twice over.
 const KEY_LEN_MAX: usize = 160;
 
+/// Of how many forgotten tombstones something is remembered: 250 bytes each, and more names than a cluster gives up in the months
+/// that a node may be away.
+pub const FORGOTTEN_MAX: usize = 10_000;
+
 /// First byte of a stored row: the version of its form.
 const ROW_VERSION: u8 = 1;
 
@@ -186,6 +190,58 @@ pub enum Merged {
     Resubmitted(DocDelta),
     /// The news is about an older epoch than ours: its sender lacks what we have.
     Outdated,
+    /// It is about what was deleted and forgotten here, and says nothing that was not known then: its sender has not heard of it.
+    Forgotten,
+}
+
+/// What is remembered of a tombstone that every member held, so that nobody who slept through all of that brings it back.
+#[derive(Clone, PartialEq, Eq, Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Forgotten {
+    /// In which version it was forgotten.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub version: Version,
+    /// The revisions that it had kept, in order.
+    #[n(1)]
+    pub revisions: Vec<RevisionId>,
+    /// When it was forgotten here.
+    #[n(2)]
+    pub at: Wall,
+}
+
+impl Forgotten {
+    /// Whether a document of these contents was known whole when it was forgotten. Numbers alone tell nothing: whoever has never
+    /// heard of the thing counts from one again.
+    fn has_seen(&self, content: &Content) -> bool {
+        let is_kept = |id: &RevisionId| self.revisions.binary_search(id).is_ok();
+        !content.revisions.is_empty() && content.revisions.keys().all(is_kept)
+    }
+
+    /// The same in the eyes of one who was away for long, and has nothing that is newer than what is gone: what is lower than all
+    /// that was kept had been dropped before.
+    fn has_outlived(&self, content: &Content) -> bool {
+        let lowest = self.revisions.first();
+        let seen =
+            |id: &RevisionId| self.revisions.binary_search(id).is_ok() || lowest.is_some_and(|lowest| id < lowest);
+        !content.revisions.is_empty() && content.revisions.keys().all(seen)
+    }
+
+    fn of_row(row: &[u8]) -> Option<Self> {
+        if let Ok(version) = Version::try_from(row) {
+            // As it was written before revisions were remembered.
+            return Some(Self { version, revisions: Vec::new(), at: Wall(0) });
+        }
+        let (version, body) = row.split_first()?;
+        (*version == ROW_VERSION).then(|| minicbor::decode(body).ok())?
+    }
+
+    /// The row that holds it on disk.
+    pub fn row(&self) -> Vec<u8> {
+        let mut row = vec![ROW_VERSION];
+        minicbor::encode(self, &mut row).expect("encoding into memory cannot fail");
+        row
+    }
 }
 
 /// All documents.
@@ -193,7 +249,7 @@ pub enum Merged {
 pub struct Catalog {
     entries: BTreeMap<DocKey, Entry>,
     /// Tombstones that every member held, and that need not be kept any more: they must not come back by anti-entropy.
-    forgotten: BTreeMap<DocKey, Version>,
+    forgotten: BTreeMap<DocKey, Forgotten>,
     tree: HashTree,
 }
 
@@ -214,8 +270,8 @@ impl Catalog {
 
     /// Takes in a row of the table of forgotten tombstones.
     pub fn restore_forgotten(&mut self, key: &[u8], row: &[u8]) {
-        if let (Some(key), Ok(version)) = (DocKey::from_bytes(key), Version::try_from(row)) {
-            self.forgotten.insert(key, version);
+        if let (Some(key), Some(forgotten)) = (DocKey::from_bytes(key), Forgotten::of_row(row)) {
+            self.forgotten.insert(key, forgotten);
         }
     }
 
@@ -292,9 +348,13 @@ impl Catalog {
         let mut document = Document::load(delta.epoch, &[])?;
         document.apply(&delta.changes)?;
         let heads = document.heads();
-        let forgotten = self.forgotten.get(&delta.key).is_some_and(|known| *known == version(&delta.epoch, &heads));
-        if heads.is_empty() || forgotten {
+        if heads.is_empty() {
             return Ok(Merged::Nothing);
+        }
+        let is_known =
+            |known: &Forgotten| known.version == version(&delta.epoch, &heads) || known.has_seen(&document.content());
+        if self.forgotten.get(&delta.key).is_some_and(is_known) {
+            return Ok(Merged::Forgotten);
         }
         self.store(delta.key.clone(), &document);
         Ok(Merged::Changed)
@@ -351,9 +411,9 @@ impl Catalog {
         (!changes.is_empty()).then(|| DocDelta { key: theirs.key.clone(), epoch: entry.epoch, changes })
     }
 
-    /// Ends a document's history; gives back what to spread.
+    /// Ends a document's history; gives back what to spread. None when that would lose something.
     pub fn compact(&mut self, key: &DocKey) -> Option<DocDelta> {
-        let document = self.entries.get(key)?.document().compacted();
+        let document = self.entries.get(key)?.document().compacted()?;
         self.store(key.clone(), &document);
         Some(delta_of(key, &document, &[]))
     }
@@ -363,20 +423,54 @@ impl Catalog {
         self.entries.get(key).map_or(0, |entry| entry.document().history_len())
     }
 
-    /// Drops a tombstone for good; it does not come back while [`Catalog::unforget`] is not called. Gives back the row that
-    /// remembers this, or none when the document is no tombstone.
-    pub fn forget(&mut self, key: &DocKey) -> Option<Version> {
+    /// Drops a tombstone for good: it does not come back by itself. Gives back what is remembered of it, or none when the document
+    /// is no tombstone.
+    pub fn forget(&mut self, key: &DocKey, at: Wall) -> Option<&Forgotten> {
         let entry = self.entries.get(key).filter(|entry| entry.content.deleted_at.is_some())?;
-        let version = entry.version();
-        self.entries.remove(key);
-        self.tree.remove(key.as_bytes());
-        self.forgotten.insert(key.clone(), version);
-        Some(version)
+        let revisions = entry.content.revisions.keys().copied().collect();
+        let forgotten = Forgotten { version: entry.version(), revisions, at };
+        Some(self.drop_entry(key, forgotten))
     }
 
-    /// The version in which a tombstone was forgotten, if it was.
-    pub fn forgotten(&self, key: &DocKey) -> Option<&Version> {
+    /// Drops a document that others have deleted and forgotten, if it says nothing that they had not known. One who `was_away` for
+    /// long also drops what is older than all that they had kept. Gives back what is remembered of it.
+    pub fn forget_as(&mut self, key: &DocKey, theirs: Forgotten, was_away: bool) -> Option<&Forgotten> {
+        // Of admissions and removals nobody is rid by somebody's word.
+        let entry = self.entries.get(key).filter(|_| key.as_admission().is_none() && key.as_removal().is_none())?;
+        let is_same = entry.content.deleted_at.is_some() && entry.version() == theirs.version;
+        // A version that remembers no revisions says nothing of them.
+        let tells = !theirs.revisions.is_empty();
+        let content = &entry.content;
+        let is_known = tells && (theirs.has_seen(content) || (was_away && theirs.has_outlived(content)));
+        (is_same || is_known).then(|| self.drop_entry(key, theirs))
+    }
+
+    fn drop_entry(&mut self, key: &DocKey, forgotten: Forgotten) -> &Forgotten {
+        self.entries.remove(key);
+        self.tree.remove(key.as_bytes());
+        self.forgotten.insert(key.clone(), forgotten);
+        &self.forgotten[key]
+    }
+
+    /// What is remembered of a tombstone that was forgotten.
+    pub fn forgotten(&self, key: &DocKey) -> Option<&Forgotten> {
         self.forgotten.get(key)
+    }
+
+    /// Lets go of the oldest of what is remembered of tombstones, beyond [`FORGOTTEN_MAX`]. Gives back their keys.
+    pub fn drop_oldest_forgotten(&mut self) -> Vec<DocKey> {
+        let surplus = self.forgotten.len().saturating_sub(FORGOTTEN_MAX);
+        if surplus == 0 {
+            return Vec::new();
+        }
+        let mut oldest: Vec<(Wall, DocKey)> =
+            self.forgotten.iter().map(|(key, known)| (known.at, key.clone())).collect();
+        oldest.sort_unstable();
+        oldest.truncate(surplus);
+        for (_, key) in &oldest {
+            self.forgotten.remove(key);
+        }
+        oldest.into_iter().map(|(_, key)| key).collect()
     }
 
     fn edit(&mut self, key: &DocKey, change: impl FnOnce(&mut Document)) -> DocDelta {
@@ -478,15 +572,59 @@ mod tests {
     fn a_forgotten_tombstone_does_not_come_back_but_a_new_deploy_does() {
         let (mut a, mut b) = (Catalog::default(), Catalog::default());
         b.merge(&put(&mut a, 1, "web", b"one"), actor(2)).unwrap();
-        assert_eq!(a.forget(&key("web")), None, "what lives is not forgotten");
+        assert_eq!(a.forget(&key("web"), Wall(2)), None, "what lives is not forgotten");
+        let mut asleep = b.clone();
         b.merge(&a.delete(&key("web"), actor(1), Wall(1)).unwrap(), actor(2)).unwrap();
-        a.forget(&key("web")).unwrap();
-        let whole = b.since(&a.state(&key("web"))).unwrap();
-        assert_eq!(a.merge(&whole, actor(1)).unwrap(), Merged::Nothing);
+        let row = a.forget(&key("web"), Wall(2)).unwrap().row();
+        let mut restarted = Catalog::default();
+        restarted.restore_forgotten(key("web").as_bytes(), &row);
+        for a in [&mut a, &mut restarted] {
+            for other in [&b, &asleep] {
+                let whole = other.since(&a.state(&key("web"))).unwrap();
+                assert_eq!(a.merge(&whole, actor(1)).unwrap(), Merged::Forgotten);
+            }
+        }
+        let forgotten = a.forgotten(&key("web")).unwrap().clone();
+        let mut wrote = asleep.clone();
+        put(&mut wrote, 3, "web", b"unseen");
+        assert_eq!(wrote.forget_as(&key("web"), forgotten.clone(), true), None, "nobody has seen what it wrote");
+        assert!(
+            asleep.forget_as(&key("web"), forgotten, false).is_some(),
+            "one who slept through it lets go of it, too"
+        );
+        assert!(asleep.tree().is_empty());
         put(&mut b, 2, "web", b"two");
         let whole = b.since(&a.state(&key("web"))).unwrap();
         assert_eq!(a.merge(&whole, actor(1)).unwrap(), Merged::Changed);
         assert_eq!(a.get(&key("web")).unwrap().content().deleted_at, None);
+    }
+
+    #[test]
+    fn who_was_away_for_long_lets_go_of_what_had_been_dropped_since_and_others_do_not() {
+        let mut cluster = Catalog::default();
+        put(&mut cluster, 1, "web", b"first");
+        let mut asleep = cluster.clone();
+        for n in 0..40_u8 {
+            put(&mut cluster, 1, "web", &[n]);
+        }
+        cluster.delete(&key("web"), actor(1), Wall(1)).unwrap();
+        let forgotten = cluster.forget(&key("web"), Wall(2)).unwrap().clone();
+        let mut anew = Catalog::default();
+        put(&mut anew, 2, "web", b"deployed by one who never heard of the old one");
+        assert_eq!(anew.forget_as(&key("web"), forgotten.clone(), false), None);
+        assert_eq!(asleep.forget_as(&key("web"), forgotten.clone(), false), None);
+        assert!(asleep.forget_as(&key("web"), forgotten, true).is_some());
+    }
+
+    #[test]
+    fn what_is_remembered_of_the_forgotten_is_bounded() {
+        let mut catalog = Catalog::default();
+        for n in 0..FORGOTTEN_MAX as u64 + 3 {
+            let forgotten = Forgotten { version: [0; 32], revisions: vec![], at: Wall(n) };
+            catalog.restore_forgotten(format!("service/s{n}").as_bytes(), &forgotten.row());
+        }
+        assert_eq!(catalog.drop_oldest_forgotten(), [key("s0"), key("s1"), key("s2")]);
+        assert!(catalog.drop_oldest_forgotten().is_empty());
     }
 
     #[test]

@@ -98,6 +98,21 @@ pub struct Content {
     pub deleted_at: Option<Wall>,
 }
 
+impl Content {
+    /// Whether the writers of this have seen a revision: it is kept, or older than all that are, and so was dropped on purpose.
+    fn has_seen(&self, id: &RevisionId) -> bool {
+        self.revisions.contains_key(id) || self.revisions.keys().next().is_some_and(|lowest| id < lowest)
+    }
+}
+
+/// What a later version of narun has written into a document, and this one cannot read.
+#[derive(Default)]
+struct Unread {
+    scalars: BTreeMap<String, ScalarValue>,
+    /// Whether there is also what is no scalar, and cannot be copied as one.
+    has_nested: bool,
+}
+
 /// A document that was loaded to be read or changed.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -159,22 +174,28 @@ impl Document {
 
     /// What it says.
     pub fn content(&self) -> Content {
-        let mut content = Content::default();
+        self.read().0
+    }
+
+    /// What it says, and what this version cannot read of it: what a later one wrote beside.
+    fn read(&self) -> (Content, Unread) {
+        let (mut content, mut unread) = (Content::default(), Unread::default());
         for key in self.doc.keys(ROOT) {
             let Ok(Some((value, _))) = self.doc.get(ROOT, key.as_str()) else { continue };
-            let Value::Scalar(value) = value else { continue };
+            let Value::Scalar(value) = value else {
+                unread.has_nested = true;
+                continue;
+            };
             match (key.as_str(), value.as_ref()) {
                 ("current", ScalarValue::Str(id)) => content.current = RevisionId::parse(id),
                 ("deleted_at", ScalarValue::Uint(at)) => content.deleted_at = Some(Wall(*at)),
-                (key, ScalarValue::Bytes(body)) => {
-                    if let Some(id) = key.strip_prefix("r/").and_then(RevisionId::parse) {
-                        content.revisions.insert(id, body.clone());
-                    }
+                (_, ScalarValue::Bytes(body)) if let Some(id) = parse_revision_key(&key) => {
+                    content.revisions.insert(id, body.clone());
                 }
-                _ => {}
+                _ => drop(unread.scalars.insert(key, value.into_owned())),
             }
         }
-        content
+        (content, unread)
     }
 
     /// Adds a revision, makes it the current one, revives a deleted thing, and drops the oldest revisions beyond
@@ -219,8 +240,13 @@ impl Document {
         matches!(probe.apply(bytes), Ok(false)) && probe.doc.get_missing_deps(&[]).is_empty()
     }
 
-    /// The same content without its history, under the next epoch. Every node makes the same bytes out of the same heads.
-    pub fn compacted(&self) -> Document {
+    /// The same content without its history, under the next epoch. Every node makes the same bytes out of the same heads. None
+    /// where a later version has written what this one would lose.
+    pub fn compacted(&self) -> Option<Document> {
+        let (content, unread) = self.read();
+        if unread.has_nested {
+            return None;
+        }
         let mut hasher = blake3::Hasher::new();
         for head in self.heads() {
             hasher.update(&head.0);
@@ -229,21 +255,26 @@ impl Document {
         let epoch = Epoch { number: self.epoch.number + 1, basis };
         let mut new = Document { epoch, doc: Automerge::new() };
         // The writer is the rule, not a node: so that two nodes that compact at once do not make two histories.
-        new.edit_as(ActorId::from(basis.to_vec()), |tx| write_content(tx, &self.content()));
-        new
+        new.edit_as(ActorId::from(basis.to_vec()), |tx| {
+            write_content(tx, &content)?;
+            unread.scalars.into_iter().try_for_each(|(key, value)| tx.put(ROOT, key, value))
+        });
+        Some(new)
     }
 
     /// Takes over `winner`, a document of a greater epoch, and adds again what only this one holds. True if anything had to
     /// be added.
     pub fn adopt(&mut self, winner: Document, actor: Actor) -> bool {
         assert!(winner.epoch > self.epoch, "only a greater epoch is adopted");
-        let (ours, theirs) = (self.content(), winner.content());
+        let ((ours, unread), theirs) = (self.read(), winner.content());
+        let mut unread = unread.scalars;
+        unread.retain(|key, _| matches!(winner.doc.get(ROOT, key.as_str()), Ok(None)));
         *self = winner;
-        let lowest_kept = theirs.revisions.keys().next().copied();
-        // A revision older than all that the winner keeps was dropped on purpose, not lost.
-        let lost = |id: &&RevisionId| !theirs.revisions.contains_key(*id) && Some(**id) > lowest_kept;
-        let unseen: Vec<RevisionId> = ours.revisions.keys().filter(lost).copied().collect();
-        if unseen.is_empty() {
+        let unseen: Vec<RevisionId> = ours.revisions.keys().filter(|id| !theirs.has_seen(id)).copied().collect();
+        // Deleted with all in view that the winner knows of: nobody has deployed it again.
+        let is_last_word = theirs.deleted_at.is_none() && theirs.revisions.keys().all(|id| ours.has_seen(id));
+        let deleted_at = ours.deleted_at.filter(|_| is_last_word);
+        if unseen.is_empty() && deleted_at.is_none() && unread.is_empty() {
             return false;
         }
         // Written on the losing side while it was cut off: it counts as if it had been written at the same time.
@@ -255,7 +286,10 @@ impl Document {
             if let Some(current) = current {
                 tx.put(ROOT, "current", current.to_string())?;
             }
-            Ok(())
+            if let Some(at) = deleted_at {
+                tx.put(ROOT, "deleted_at", ScalarValue::Uint(at.0))?;
+            }
+            unread.into_iter().try_for_each(|(key, value)| tx.put(ROOT, key, value))
         });
         true
     }
@@ -294,6 +328,10 @@ fn write_content<T: Transactable>(tx: &mut T, content: &Content) -> Result<(), a
 
 fn revision_key(id: RevisionId) -> String {
     format!("r/{id}")
+}
+
+fn parse_revision_key(key: &str) -> Option<RevisionId> {
+    RevisionId::parse(key.strip_prefix("r/")?)
 }
 
 fn check_len(bytes: &[u8]) -> Result<(), DocumentError> {
@@ -396,6 +434,7 @@ mod tests {
         }
         let two = Document::load(one.epoch(), &one.save()).unwrap();
         let (a, b) = (one.compacted(), two.compacted());
+        let (a, b) = (a.unwrap(), b.unwrap());
         assert_eq!(a.save(), b.save());
         assert_eq!(a.epoch(), b.epoch());
         assert_eq!(a.content(), one.content());
@@ -406,7 +445,7 @@ mod tests {
     fn a_revision_of_the_losing_epoch_is_added_again() {
         let mut cut_off = Document::default();
         put(&mut cut_off, 1, b"a");
-        let winner = cut_off.compacted();
+        let winner = cut_off.compacted().unwrap();
         let unseen = put(&mut cut_off, 1, b"written while cut off");
         assert!(cut_off.adopt(winner.clone(), actor(1, 2)));
         assert_eq!(cut_off.epoch(), winner.epoch());
@@ -419,7 +458,7 @@ mod tests {
     fn adopting_an_epoch_that_has_everything_adds_nothing() {
         let mut doc = Document::default();
         put(&mut doc, 1, b"a");
-        let winner = doc.compacted();
+        let winner = doc.compacted().unwrap();
         assert!(!doc.adopt(winner.clone(), actor(1, 2)));
         assert_eq!(doc.heads(), winner.heads());
     }
@@ -430,10 +469,41 @@ mod tests {
         put(&mut cut_off, 1, b"a");
         let mut other = cut_off.clone();
         other.delete(actor(2, 1), Wall(9));
-        let winner = other.compacted();
+        let winner = other.compacted().unwrap();
         put(&mut cut_off, 1, b"b");
         cut_off.adopt(winner, actor(1, 2));
         assert_eq!(cut_off.content().deleted_at, Some(Wall(9)));
+    }
+
+    #[test]
+    fn a_deletion_of_the_losing_epoch_stands_unless_the_thing_was_deployed_again() {
+        let mut cut_off = Document::default();
+        put(&mut cut_off, 1, b"a");
+        let mut other = cut_off.clone();
+        cut_off.delete(actor(1, 1), Wall(9));
+        let mut again = cut_off.clone();
+        assert!(again.adopt(other.compacted().unwrap(), actor(1, 2)));
+        assert_eq!(again.content().deleted_at, Some(Wall(9)));
+        // The winner knows of a deploy that who deleted had not seen.
+        put(&mut other, 2, b"b");
+        assert!(!cut_off.adopt(other.compacted().unwrap(), actor(1, 2)));
+        assert_eq!(cut_off.content().deleted_at, None);
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_outlives_compaction_or_prevents_it() {
+        let mut doc = Document::default();
+        put(&mut doc, 1, b"a");
+        doc.edit(actor(2, 1), |tx| tx.put(ROOT, "colour", "blue"));
+        let colour = |doc: &Document| doc.read().1.scalars.get("colour").cloned();
+        let winner = doc.compacted().unwrap();
+        assert_eq!(colour(&winner), Some(ScalarValue::Str("blue".into())));
+        doc.edit(actor(2, 1), |tx| tx.put(ROOT, "shape", 3_u64));
+        let mut adopted = doc.clone();
+        assert!(adopted.adopt(winner, actor(1, 2)));
+        assert_eq!(adopted.read().1.scalars.get("shape"), Some(&ScalarValue::Uint(3)));
+        doc.edit(actor(2, 1), |tx| tx.put_object(ROOT, "parts", automerge::ObjType::Map).map(drop));
+        assert!(doc.compacted().is_none());
     }
 
     proptest! {

@@ -131,6 +131,10 @@ pub struct CatalogReport {
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     pub root: Version,
+    /// When it was said; said anew once a day, so that everybody knows for how long a node has not been heard of. None from a
+    /// version that did not tell.
+    #[n(1)]
+    pub at: Option<Wall>,
 }
 
 /// A node's instances of one service.
@@ -466,7 +470,7 @@ pub(crate) mod tests {
         let emptied = roster.write::<Report>(&me, web.clone(), stamp(1, 2), None).unwrap();
         assert_eq!(roster.read::<Report>(&me.key(), &web), None);
         assert_eq!(roster.tree().len(), 1);
-        let facts = CatalogReport { root: [0; 32] };
+        let facts = CatalogReport { root: [0; 32], at: None };
         roster.write(&me, Subject::facts(), stamp(2, 1), Some(&facts));
         assert_eq!(roster.tree().len(), 1, "the emptied record is gone");
         assert_eq!(roster.take(&signatures(3), &emptied), Taken::Stale, "and stays gone");

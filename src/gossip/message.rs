@@ -5,6 +5,7 @@
 
 use crate::crdt::admission::Signed;
 use crate::crdt::catalog::{DocDelta, DocKey, DocState};
+use crate::crdt::document::RevisionId;
 use crate::crdt::roster::Stamp;
 use crate::crdt::tree::Version;
 use crate::gossip::membership::Believed;
@@ -222,6 +223,10 @@ pub struct Tombstone {
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub version: Version,
+    /// The revisions that it had kept; none from a version that did not tell.
+    #[n(2)]
+    #[cbor(default)]
+    pub revisions: Vec<RevisionId>,
 }
 
 impl Message {

@@ -17,7 +17,7 @@ use rand::seq::IteratorRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::message::{Message, RecordState, Tombstone, Which};
-use crate::crdt::catalog::{Catalog, DocKey, DocState};
+use crate::crdt::catalog::{Catalog, DocKey, DocState, Forgotten};
 use crate::crdt::roster::{Roster, Stamp, parse_record_key};
 use crate::crdt::tree::HashTree;
 use crate::ids::NodeKey;
@@ -36,19 +36,25 @@ pub const STATES_MAX: usize = 2_000;
 /// round is over by then.
 pub const ROUND_PAUSE: Duration = Duration::from_millis(100);
 
+/// For how long after the beginning of a round another one, which comes from the same member, is taken for one that crossed it on
+/// its way: nobody is further away.
+pub const CROSSING: Duration = Duration::from_millis(500);
+
 /// With whom rounds are begun, and when.
 #[derive(Debug)]
 pub struct Rounds {
     /// Connected to, and not spoken to since; the oldest first.
     met: VecDeque<NodeKey>,
     begun: Option<Mono>,
+    /// With whom a round was begun last, and when, while that has not been answered.
+    open: Option<(NodeKey, Mono)>,
     next: Mono,
 }
 
 impl Rounds {
     /// The first round is due at once.
     pub fn new(now: Mono) -> Self {
-        Self { met: VecDeque::new(), begun: None, next: now }
+        Self { met: VecDeque::new(), begun: None, open: None, next: now }
     }
 
     /// A connection stands: a round with that member is due soon.
@@ -66,13 +72,27 @@ impl Rounds {
         }
         self.met.retain(|peer| connected.contains(peer));
         let peer = self.met.pop_front().or_else(|| connected.iter().choose(rng).copied());
-        if peer.is_some() {
+        if let Some(peer) = peer {
             self.begun = Some(now);
+            self.open = Some((peer, now));
         }
         // Spread by a tenth, so that nodes that started together do not stay in step.
         let period = SYNC_PERIOD.mul_f64(rng.random_range(0.9..1.1));
         self.next = now + if self.met.is_empty() { period } else { ROUND_PAUSE };
         peer
+    }
+
+    /// A member begins a round: whether that one goes on. Where both have begun one at the same time, as they do when they meet, it
+    /// is that of the lesser key, or everything would cross twice.
+    pub fn goes_on(&mut self, now: Mono, me: NodeKey, peer: NodeKey) -> bool {
+        self.met.retain(|met| *met != peer);
+        let crossed = self.open.is_some_and(|(with, at)| with == peer && now.since(at) < CROSSING);
+        !(crossed && me < peer)
+    }
+
+    /// A member answers the round that was begun with it.
+    pub fn answered(&mut self, peer: &NodeKey) {
+        self.open.take_if(|(with, _)| with == peer);
     }
 
     /// When [`Rounds::begin`] wants to be called.
@@ -130,18 +150,27 @@ fn within_limit(tree: &HashTree, theirs: &[u8]) -> Vec<u8> {
     tree.differing(theirs).into_iter().take_while(fits).collect()
 }
 
+/// Which documents a node gives away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offer {
+    /// All that the other lacks.
+    Everything,
+    /// Only changes to what the other has: of the rest it may be that everybody but this node knows that it was deleted.
+    WhatBothHold,
+}
+
 /// Answers the other's documents: what it lacks, what this node lacks, and what this node has forgotten.
-pub fn compare_documents(catalog: &Catalog, buckets: &[u8], theirs: &[DocState]) -> Vec<Message> {
+pub fn compare_documents(catalog: &Catalog, buckets: &[u8], theirs: &[DocState], offer: Offer) -> Vec<Message> {
     let known: BTreeSet<&DocKey> = theirs.iter().map(|state| &state.key).collect();
-    let mut repair = Repair::default();
+    let mut repair = Repair { offer, ..Repair::default() };
     let mut wanted = Vec::new();
     let mut forgotten = Vec::new();
     for state in theirs {
         if catalog.get(&state.key).is_none()
-            && let Some(version) = catalog.forgotten(&state.key)
+            && let Some(tombstone) = tombstone(catalog, &state.key)
         {
-            // It may have been written to since: its holder compares the version and sends it if it has.
-            forgotten.push(Tombstone { key: state.key.clone(), version: *version });
+            // It may have been written to since: its holder looks whether it has, and sends it then.
+            forgotten.push(tombstone);
         } else if catalog.state(&state.key) != *state {
             wanted.push(catalog.state(&state.key));
             repair.add_document(catalog, state);
@@ -190,9 +219,21 @@ fn is_newer(roster: &Roster, theirs: &RecordState) -> bool {
     record_state(roster, &theirs.key).stamp < theirs.stamp
 }
 
+/// What this node remembers of a document that it has forgotten.
+pub fn tombstone(catalog: &Catalog, key: &DocKey) -> Option<Tombstone> {
+    let Forgotten { version, revisions, .. } = catalog.forgotten(key)?;
+    Some(Tombstone { key: key.clone(), version: *version, revisions: revisions.clone() })
+}
+
 /// Answers a want.
-pub fn supply(catalog: &Catalog, roster: &Roster, documents: &[DocState], records: &[RecordState]) -> Option<Message> {
-    let mut repair = Repair::default();
+pub fn supply(
+    catalog: &Catalog,
+    roster: &Roster,
+    documents: &[DocState],
+    records: &[RecordState],
+    offer: Offer,
+) -> Option<Message> {
+    let mut repair = Repair { offer, ..Repair::default() };
     for state in documents {
         repair.add_document(catalog, state);
     }
@@ -208,17 +249,24 @@ fn record_state(roster: &Roster, key: &[u8]) -> RecordState {
 }
 
 /// A repair that is being filled up to its budget.
-#[derive(Default)]
 struct Repair {
+    offer: Offer,
     documents: Vec<crate::crdt::catalog::DocDelta>,
     records: Vec<crate::crdt::admission::Signed>,
     bytes: usize,
     more: bool,
 }
 
+impl Default for Repair {
+    fn default() -> Self {
+        Self { offer: Offer::Everything, documents: Vec::new(), records: Vec::new(), bytes: 0, more: false }
+    }
+}
+
 impl Repair {
     fn add_document(&mut self, catalog: &Catalog, theirs: &DocState) {
-        if self.is_full() {
+        let is_held_by_both = !theirs.heads.is_empty();
+        if !(is_held_by_both || self.offer == Offer::Everything) || self.is_full() {
             return;
         }
         if let Some(delta) = catalog.since(theirs) {
@@ -289,10 +337,12 @@ mod tests {
                 Message::Buckets { which, hashes } => {
                     compare_buckets(&self.catalog, &self.roster, which, &hashes).into_iter().collect()
                 }
-                Message::Documents { buckets, states } => compare_documents(&self.catalog, &buckets, &states),
+                Message::Documents { buckets, states } => {
+                    compare_documents(&self.catalog, &buckets, &states, Offer::Everything)
+                }
                 Message::Records { buckets, states } => compare_records(&self.roster, &buckets, &states),
                 Message::Want { documents, records } => {
-                    supply(&self.catalog, &self.roster, &documents, &records).into_iter().collect()
+                    supply(&self.catalog, &self.roster, &documents, &records, Offer::Everything).into_iter().collect()
                 }
                 Message::Repair { documents, records, more } => {
                     let actor = self.actor();
@@ -412,6 +462,31 @@ mod tests {
         assert_eq!(begun.iter().map(|(_, peer)| *peer).collect::<BTreeSet<_>>(), peers);
         let last = begun.last().expect("there were fifty").0;
         assert!(rounds.next_deadline().since(last) >= SYNC_PERIOD.mul_f64(0.9));
+    }
+
+    #[test]
+    fn of_two_rounds_that_cross_one_goes_on() {
+        use rand::SeedableRng;
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let (lesser, greater) = (NodeKey([1; 32]), NodeKey([2; 32]));
+        let mut begun = |with: NodeKey| {
+            let mut rounds = Rounds::new(Mono(0));
+            rounds.connected(Mono(0), with);
+            assert_eq!(rounds.begin(Mono(0), &mut rng, &BTreeSet::from([with])), Some(with));
+            rounds
+        };
+        let (mut of_lesser, mut of_greater) = (begun(greater), begun(lesser));
+        assert!(!of_lesser.goes_on(Mono(20), lesser, greater));
+        assert!(of_greater.goes_on(Mono(20), greater, lesser));
+        // What comes after the answer, or later, is a round of its own.
+        assert!(of_lesser.goes_on(Mono(600), lesser, greater));
+        of_lesser.answered(&greater);
+        assert!(of_lesser.goes_on(Mono(30), lesser, greater));
+        // Whoever was begun with by the other need not begin.
+        let mut met = Rounds::new(Mono(0));
+        met.connected(Mono(0), lesser);
+        assert!(met.goes_on(Mono(0), greater, lesser));
+        assert!(met.met.is_empty());
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub(crate) async fn strike(world: &mut World, fault: Fault) {
         Fault::Kill(host) => world.kill(host).await,
         Fault::Light(host, fuse) => world.light(host, fuse),
         Fault::Start(host) => {
-            if !world.runs(host) {
+            if !world.runs(host) && world.hosts[host].belongs() {
                 world.start(host).await;
             }
         }

@@ -28,6 +28,7 @@ mod outbox;
 mod random;
 mod trace;
 
+mod comings;
 mod faults;
 mod forgery;
 mod wish;

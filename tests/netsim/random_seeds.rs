@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::Instant;
 
+use crate::comings::{Comings, outsiders};
 use crate::faults;
 use crate::invariants;
 use crate::network::{Mode, Weather};
@@ -53,7 +54,8 @@ pub(crate) fn seeds(count: u64) -> Vec<u64> {
 fn plan_of(seed: u64) -> Plan {
     let mut stream = random::stream(seed, "plan");
     let mode = if stream.random_bool(0.5) { Mode::Streams } else { Mode::Datagrams };
-    Plan { seed, hosts: stream.random_range(3..=5), mode, skew_minutes: stream.random_range(0..10) }
+    let hosts = stream.random_range(3..=5) + outsiders(seed);
+    Plan { seed, hosts, mode, skew_minutes: stream.random_range(0..10) }
 }
 
 fn run(seed: u64) -> (blake3::Hash, u64) {
@@ -63,19 +65,23 @@ fn run(seed: u64) -> (blake3::Hash, u64) {
 
 async fn chaos(mut world: World) {
     let seed = world.plan.seed;
-    world.found(world.hosts.len()).await;
+    let outsiders = outsiders(seed);
+    let founders = world.hosts.len() - outsiders;
+    world.found(founders).await;
+    let mut comings = Comings::new(&world, founders);
     let mut stream = random::stream(seed, "workload");
     let mut fate = random::stream(seed, "faults");
     if world.plan.mode == Mode::Datagrams && fate.random_bool(0.3) {
         world.fabric.set_weather(Weather::FOUL);
     }
     let span = random::millis(&mut fate, 20_000, 50_000);
-    let mut schedule = faults::schedule(&mut fate, world.hosts.len(), span).into_iter().peekable();
+    let mut schedule = faults::schedule(&mut fate, founders, span).into_iter().peekable();
     let start = Instant::now();
     let mut next_wish = random::millis(&mut stream, 100, 2_000);
     // A chance of its own, so that what comes of a seed is otherwise as it was.
     let mut drains = random::stream(seed, "drains");
     let mut next_drain = random::millis(&mut drains, 1_000, 30_000);
+    let mut next_coming = if outsiders > 0 { comings.pause() } else { Duration::MAX };
     while start.elapsed() < span {
         while let Some((_, fault)) = schedule.next_if(|(at, _)| *at <= start.elapsed()) {
             faults::strike(&mut world, fault).await;
@@ -88,21 +94,34 @@ async fn chaos(mut world: World) {
             workload::random_drain(&world, &mut drains);
             next_drain += random::millis(&mut drains, 1_000, 20_000);
         }
+        if next_coming <= start.elapsed() {
+            comings.happen(&mut world).await;
+            next_coming = start.elapsed() + comings.pause();
+        }
         let next_fault = schedule.peek().map_or(span, |(at, _)| *at);
-        let next = next_fault.min(next_wish).min(next_drain).min(span);
+        let next = next_fault.min(next_wish).min(next_drain).min(next_coming).min(span);
         world.run_for(next.saturating_sub(start.elapsed()).max(Duration::from_millis(1))).await;
     }
     // Now and then a host does not come back.
-    let dead: Vec<usize> = (0..world.hosts.len()).filter(|host| !world.runs(*host) && fate.random_bool(0.2)).collect();
+    let mut dead: Vec<usize> = (0..founders).filter(|host| !world.runs(*host) && fate.random_bool(0.2)).collect();
+    if outsiders > 0 {
+        dead.retain(|host| *host != comings.porter());
+        heal(&mut world, &dead).await;
+        comings.finish(&mut world).await;
+    }
     rest(&mut world, &dead).await;
 }
 
-/// Heals the world and waits until everything is right, and stays so.
-pub(crate) async fn rest(world: &mut World, dead: &[usize]) {
+async fn heal(world: &mut World, dead: &[usize]) {
     for host in dead {
         world.kill(*host).await;
     }
     world.heal(dead).await;
+}
+
+/// Heals the world and waits until everything is right, and stays so.
+pub(crate) async fn rest(world: &mut World, dead: &[usize]) {
+    heal(world, dead).await;
     world.until(REST, "at rest", |world| invariants::at_rest(world, dead)).await;
     world.run_for(LAST_STOPS).await;
     world.until(REST, "still at rest", |world| invariants::at_rest(world, dead)).await;

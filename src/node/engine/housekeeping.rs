@@ -1,16 +1,19 @@
 //! Ending histories that nobody needs any more. Pure.
 //!
 //! Automerge keeps every change, and a tombstone must outlive everybody who has not seen the deletion. Both may go once every
-//! member that was not removed has reported the same catalog, for an hour.
+//! member that was not removed has reported the same catalog, for an hour, in which nobody was out of reach: what one said who is
+//! cut off tells nothing of what is written on its side. Who is away for a week is not waited for (`absence`).
 
 use std::time::Duration;
 
 use super::Engine;
 use super::effect::Table;
 use super::out::Out;
+use super::view::NodeStatus;
 use crate::crdt::catalog::DocKey;
 use crate::crdt::roster::{CatalogReport, Subject};
 use crate::crdt::tree::Version;
+use crate::ids::NodeKey;
 use crate::time::Mono;
 
 /// How often a node looks, and how often it reports what it holds at most: one record a minute is nothing, one for each change
@@ -19,6 +22,10 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// For how long all must have reported the same.
 const AGREED_FOR: Duration = Duration::from_secs(3600);
+
+/// How often a node says what it holds where that has not changed: a sign that it was there, of 200 bytes, and a day is little
+/// beside the week after which it counts as away.
+const REPORT_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How many changes a document's history may hold: above that, it is compacted. 20 revisions are kept anyway.
 const HISTORY_MAX: usize = 100;
@@ -59,9 +66,9 @@ impl Engine {
         self.show();
         self.settle_everything(out);
         let root = self.catalog.tree().root();
-        self.say(Subject::catalog(), Some(&CatalogReport { root }), out);
+        self.report_catalog(root, out);
 
-        let agree = self.cluster.members().keys().all(|key| self.known.catalog_root(key) == Some(&root));
+        let agree = self.cluster.members().keys().all(|key| self.is_away(key) || self.agrees(key, root));
         self.housekeeping.agreed = match self.housekeeping.agreed {
             _ if !agree => None,
             Some((agreed, since)) if agreed == root => Some((agreed, since)),
@@ -71,6 +78,19 @@ impl Engine {
             self.compact_histories(out);
             self.forget_tombstones(out);
         }
+    }
+
+    fn report_catalog(&mut self, root: Version, out: &mut Out) {
+        let now = self.now.wall;
+        let said = self.known.catalog(&self.me).and_then(|report| report.at.filter(|_| report.root == root));
+        // A clock that was put back does not keep a node from speaking.
+        let recent = said.filter(|at| *at <= now && now.since(*at) < REPORT_AGAIN);
+        self.say(Subject::catalog(), Some(&CatalogReport { root, at: Some(recent.unwrap_or(now)) }), out);
+    }
+
+    fn agrees(&self, key: &NodeKey, root: Version) -> bool {
+        let in_reach = matches!(self.cluster.status(key).0, NodeStatus::Alive | NodeStatus::Suspect);
+        in_reach && self.known.catalog(key).is_some_and(|report| report.root == root)
     }
 
     fn compact_histories(&mut self, out: &mut Out) {
@@ -93,15 +113,13 @@ impl Engine {
         };
         let keys: Vec<DocKey> = self.catalog.iter().map(|(key, _)| key).filter(|key| old(key)).cloned().collect();
         for key in keys {
-            self.forget(&key, out);
+            if let Some(forgotten) = self.catalog.forget(&key, wall) {
+                let row = forgotten.row();
+                self.document_forgotten(&key, row, out);
+            }
         }
-    }
-
-    /// Drops a tombstone that every member holds.
-    pub(super) fn forget(&mut self, key: &DocKey, out: &mut Out) {
-        if let Some(version) = self.catalog.forget(key) {
-            out.remove(Table::Catalog, key.as_bytes());
-            out.put(Table::Forgotten, key.as_bytes(), version.to_vec());
+        for key in self.catalog.drop_oldest_forgotten() {
+            out.remove(Table::Forgotten, key.as_bytes());
         }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::placement::Incumbent;
 use crate::crdt::roster::{CatalogReport, Facts, Holdings, InstanceReport, Record, Report, State, Subject};
-use crate::crdt::tree::Version;
 use crate::ids::{BlobHash, NodeKey, ServiceName};
 
 /// Reports by what they are about.
@@ -14,7 +13,7 @@ pub(super) struct Known {
     holdings: BTreeMap<NodeKey, BTreeSet<BlobHash>>,
     /// The same the other way round.
     holders: BTreeMap<BlobHash, BTreeSet<NodeKey>>,
-    catalogs: BTreeMap<NodeKey, Version>,
+    catalogs: BTreeMap<NodeKey, CatalogReport>,
     /// With the life in which each was said.
     reports: BTreeMap<ServiceName, BTreeMap<NodeKey, (u64, Report)>>,
     /// The services that each node reports instances of.
@@ -48,7 +47,7 @@ impl Known {
             self.take_holdings(node, blobs.unwrap_or_default());
             About::Holdings
         } else if record.subject == Subject::catalog() {
-            set(&mut self.catalogs, node, decode::<CatalogReport>(record).map(|report| report.root));
+            set(&mut self.catalogs, node, decode::<CatalogReport>(record));
             About::Catalog
         } else if let Some(service) = record.subject.as_service() {
             let reports = self.reports.entry(service.clone()).or_default();
@@ -109,8 +108,8 @@ impl Known {
         self.holders.get(hash).into_iter().flatten()
     }
 
-    /// The root of the catalog that a node reports.
-    pub(super) fn catalog_root(&self, node: &NodeKey) -> Option<&Version> {
+    /// What a node reports of the catalog.
+    pub(super) fn catalog(&self, node: &NodeKey) -> Option<&CatalogReport> {
         self.catalogs.get(node)
     }
 

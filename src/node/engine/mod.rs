@@ -7,7 +7,7 @@
 //! The parts, in the order in which a turn goes through them: `network` and `requests` apply inputs to the catalog, the roster
 //! and the parts below; `trust` says who is a member, `cluster` how each fares; `node_settings` is what users ask of nodes, `services`
 //! what the catalog asks for; `eligibility` says who can run it, `placement` who does; `copies` looks after blobs; `instances` after
-//! processes; `housekeeping` ends histories; `readmodel` builds the view.
+//! processes; `housekeeping` ends histories, `absence` says for whom that does not wait; `readmodel` builds the view.
 
 pub mod cluster;
 pub mod effect;
@@ -17,6 +17,7 @@ pub mod placement;
 pub mod services;
 pub mod view;
 
+mod absence;
 mod acks;
 mod copies;
 mod housekeeping;
@@ -32,6 +33,8 @@ mod settle;
 mod tickets;
 mod trust;
 
+#[cfg(test)]
+mod absence_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]
@@ -56,6 +59,7 @@ use crate::gossip::sync::Rounds;
 use crate::ids::{NodeKey, NodeName, ServiceName};
 use crate::time::{Mono, Now, Wall};
 
+use absence::Absence;
 use acks::Acks;
 use cluster::{Cluster, Standing};
 use copies::Copies;
@@ -98,6 +102,9 @@ pub struct EngineConfig {
     /// The name of the user whom the node runs as.
     pub user: String,
 }
+
+/// How often a node that is no member any more looks at itself while it waits for its disk: it has nothing to see.
+const OVER: Duration = Duration::from_secs(60);
 
 /// What changed since the last settle.
 #[derive(Debug, Default)]
@@ -163,6 +170,7 @@ pub struct Engine {
     tickets: Tickets,
     acks: Acks,
     housekeeping: Housekeeping,
+    absence: Absence,
     /// What members sent that was refused, by kind.
     refused: BTreeMap<(NodeKey, network::Refused), u64>,
 

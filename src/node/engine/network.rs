@@ -8,10 +8,10 @@ use super::input::NetworkEvent;
 use super::known::About;
 use super::out::Out;
 use crate::crdt::admission::Signed;
-use crate::crdt::catalog::{DocDelta, DocKey, DocState, Merged};
+use crate::crdt::catalog::{DocDelta, DocKey, DocState, Forgotten, Merged};
 use crate::crdt::roster::{Subject, Taken, record_key};
 use crate::gossip::message::{Message, News, Stretch, Tombstone, is_of_later_version};
-use crate::gossip::sync;
+use crate::gossip::sync::{self, Offer};
 use crate::ids::{NodeKey, ServiceName};
 
 /// The kinds of what is refused of members, each counted under its own name.
@@ -44,6 +44,7 @@ impl Engine {
     pub(super) fn apply_network(&mut self, event: NetworkEvent, out: &mut Out) {
         match event {
             NetworkEvent::Connected(key) => {
+                self.look_back();
                 self.cluster.connect(key);
                 // Binaries that nobody in reach held may be had now.
                 self.dirty.copies = true;
@@ -107,13 +108,17 @@ impl Engine {
                 if roster == self.roster.tree().root() {
                     self.catch_up();
                 }
-                answer(from, sync::compare_roots(&self.catalog, &self.roster, (&catalog, &roster)), out);
+                if self.rounds.goes_on(self.now.mono, self.me, from) {
+                    answer(from, sync::compare_roots(&self.catalog, &self.roster, (&catalog, &roster)), out);
+                }
             }
             Message::Buckets { which, hashes } => {
+                self.rounds.answered(&from);
                 answer(from, sync::compare_buckets(&self.catalog, &self.roster, which, &hashes), out);
             }
             Message::Documents { buckets, states } => {
-                answer(from, sync::compare_documents(&self.catalog, &buckets, &states), out);
+                let offer = self.offer();
+                answer(from, sync::compare_documents(&self.catalog, &buckets, &states, offer), out);
             }
             Message::Records { buckets, states } => {
                 if !sync::lacks_records(&self.roster, &states) {
@@ -122,10 +127,11 @@ impl Engine {
                 answer(from, sync::compare_records(&self.roster, &buckets, &states), out);
             }
             Message::Want { documents, records } => {
-                answer(from, sync::supply(&self.catalog, &self.roster, &documents, &records), out);
+                let offer = self.offer();
+                answer(from, sync::supply(&self.catalog, &self.roster, &documents, &records, offer), out);
             }
             Message::Repair { documents, records, more } => self.receive_repair(from, &documents, &records, more, out),
-            Message::Forgotten(tombstones) => self.receive_forgotten(from, &tombstones, out),
+            Message::Forgotten(tombstones) => self.receive_forgotten(from, tombstones, out),
         }
     }
 
@@ -225,6 +231,10 @@ impl Engine {
                 let documents = self.catalog.since(&theirs).into_iter().collect();
                 out.send(from, &Message::Repair { documents, records: Vec::new(), more: false });
             }
+            Ok(Merged::Forgotten) => {
+                let tombstones = sync::tombstone(&self.catalog, &delta.key).into_iter().collect();
+                out.send(from, &Message::Forgotten(tombstones));
+            }
         }
         true
     }
@@ -270,17 +280,21 @@ impl Engine {
         }
     }
 
-    fn receive_forgotten(&mut self, from: NodeKey, tombstones: &[Tombstone], out: &mut Out) {
-        for tombstone in tombstones {
-            match self.catalog.get(&tombstone.key) {
-                Some(entry) if entry.version() == tombstone.version => self.forget(&tombstone.key, out),
-                Some(_) => {
-                    let documents = self.catalog.since(&DocState::nothing(tombstone.key.clone())).into_iter().collect();
-                    out.send(from, &Message::Repair { documents, records: Vec::new(), more: false });
-                }
-                None => {}
+    fn receive_forgotten(&mut self, from: NodeKey, tombstones: Vec<Tombstone>, out: &mut Out) {
+        let was_away = self.offer() == Offer::WhatBothHold;
+        let mut newer = Vec::new();
+        for Tombstone { key, version, mut revisions } in tombstones {
+            revisions.sort_unstable();
+            let theirs = Forgotten { version, revisions, at: self.now.wall };
+            if let Some(forgotten) = self.catalog.forget_as(&key, theirs, was_away) {
+                let row = forgotten.row();
+                self.document_forgotten(&key, row, out);
+            } else if self.catalog.get(&key).is_some() {
+                newer.push(DocState::nothing(key));
             }
         }
+        // Whatever this node offers otherwise: of these it is known that they are news.
+        answer(from, sync::supply(&self.catalog, &self.roster, &newer, &[], Offer::Everything), out);
     }
 
     /// Writes a record of this node, and tells it. True if it is news.
@@ -331,10 +345,24 @@ impl Engine {
     /// A document is another one now: stores it and looks at what it says.
     pub(super) fn document_changed(&mut self, key: &DocKey, out: &mut Out) {
         self.store_document(key, out);
+        if key.as_admission().is_some() || key.as_removal().is_some() {
+            self.statements_changed(key, out);
+        } else {
+            self.wish_changed(key);
+        }
+    }
+
+    /// A document was forgotten: stores what is remembered of it.
+    pub(super) fn document_forgotten(&mut self, key: &DocKey, row: Vec<u8>, out: &mut Out) {
+        out.remove(Table::Catalog, key.as_bytes());
+        out.put(Table::Forgotten, key.as_bytes(), row);
+        self.wish_changed(key);
+    }
+
+    /// What users ask for in a document is other than before.
+    fn wish_changed(&mut self, key: &DocKey) {
         if let Some(name) = key.as_service() {
             self.service_changed(&name);
-        } else if key.as_admission().is_some() || key.as_removal().is_some() {
-            self.statements_changed(key, out);
         } else if let Some(node) = key.as_node() {
             self.node_settings_changed(node);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::absence::Absence;
 use super::acks::Acks;
 use super::cluster::Cluster;
 use super::copies::Copies;
@@ -130,6 +131,7 @@ impl Engine {
             tickets: Tickets::default(),
             acks: Acks::default(),
             housekeeping: Housekeeping::new(now.mono),
+            absence: Absence::default(),
             refused: BTreeMap::new(),
             dirty: Dirty { cluster: true, copies: true, view: true, ..Dirty::default() },
             overlooked: 0,
@@ -168,6 +170,7 @@ impl Engine {
             self.read_statements(&key);
         }
         self.refresh_restored();
+        self.look_back_at_last_life();
         Ok(())
     }
 

@@ -88,7 +88,7 @@ impl Node {
     }
 
     /// Lets time pass at one stroke, as on a host that was suspended.
-    fn jump(&mut self, span: Duration) {
+    pub(super) fn jump(&mut self, span: Duration) {
         self.now = Now { mono: self.now.mono + span, wall: self.now.wall.plus(span) };
         self.input(Input::Tick);
     }
@@ -330,11 +330,16 @@ pub(super) fn two_nodes() -> (Node, Node) {
     assert!(refusal.message.contains("used up"), "{refusal:?}");
 
     let mut b = Node::start(2, Some(*welcome), Stored::new(), 0);
+    connect(&mut a, &mut b);
+    (a, b)
+}
+
+/// A connection comes about between two nodes, and they say what they have to say.
+pub(super) fn connect(a: &mut Node, b: &mut Node) {
     let (one, two) = (a.engine.me, b.engine.me);
     a.input(Input::Network(NetworkEvent::Connected(two)));
     b.input(Input::Network(NetworkEvent::Connected(one)));
-    exchange(&mut a, &mut b);
-    (a, b)
+    exchange(a, b);
 }
 
 #[test]

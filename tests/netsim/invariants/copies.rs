@@ -11,7 +11,7 @@ pub(crate) fn of_every_binary(world: &World) -> Result<(), String> {
     let up = world.up();
     let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
     let members = (0..world.hosts.len()).filter(|host| world.is_member(*host)).count();
-    let wanted = COPIES.min(members).saturating_sub(members - up.len()).max(1);
+    let wanted = COPIES.min(members).saturating_sub(members.saturating_sub(up.len())).max(1);
     for image in view.services.iter().flat_map(|service| &service.history).flat_map(|revision| &revision.images) {
         let holders: Vec<usize> =
             (0..world.hosts.len()).filter(|host| world.hosts[*host].shelf.holds(&image.hash)).collect();

@@ -61,8 +61,19 @@ struct State {
     pauses: u64,
     sent: u64,
     bytes: u64,
+    /// By direction.
+    carried: BTreeMap<(NodeKey, NodeKey), Carried>,
     dropped: u64,
     begun: Instant,
+}
+
+/// What was sent in one direction.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Carried {
+    /// Bytes of all messages.
+    pub(crate) bytes: u64,
+    /// The longest message.
+    pub(crate) longest: u64,
 }
 
 /// A node that is on the network.
@@ -111,6 +122,7 @@ impl Fabric {
             pauses: 0,
             sent: 0,
             bytes: 0,
+            carried: BTreeMap::new(),
             dropped: 0,
             begun: Instant::now(),
         };
@@ -219,7 +231,10 @@ impl Fabric {
             self.trace.violated("bounded", &format!("{} sends a message of {} bytes", from.short(), bytes.len()));
         }
         state.sent += 1;
-        state.bytes += bytes.len() as u64;
+        let len = bytes.len() as u64;
+        state.bytes += len;
+        let carried = state.carried.entry((from, to)).or_default();
+        *carried = Carried { bytes: carried.bytes + len, longest: carried.longest.max(len) };
         let known = state.wires.contains_key(&(from, to));
         if !known || state.pair(from, to).connection.is_none() {
             state.dropped += 1;
@@ -315,6 +330,11 @@ impl Fabric {
         self.lock().bytes
     }
 
+    /// What was sent in one direction since this was asked last.
+    pub(crate) fn take_carried(&self, from: NodeKey, to: NodeKey) -> Carried {
+        self.lock().carried.remove(&(from, to)).unwrap_or_default()
+    }
+
     /// How many messages found no connection or no room.
     pub(crate) fn dropped(&self) -> u64 {
         self.lock().dropped
@@ -370,6 +390,10 @@ impl Fabric {
             state.pair(a, b).dialling = false;
             if state.can_connect(a, b) {
                 fabric.connect(&mut state, a, b);
+            } else {
+                // One of them has heard meanwhile that the other is no member: whoever has not goes on dialling.
+                fabric.shut_out(&mut state, a, b);
+                fabric.shut_out(&mut state, b, a);
             }
         });
     }

@@ -1,6 +1,7 @@
 //! Named scenarios: what somebody once thought of, and what a seed once found. Each runs under some seeds and both kinds of
 //! network.
 
+mod absences;
 mod belonging;
 mod clocks;
 mod crashes;
@@ -8,6 +9,7 @@ mod deploys;
 mod drains;
 mod failures;
 mod hosts;
+mod later_versions;
 mod numbers;
 mod partitions;
 mod scale;

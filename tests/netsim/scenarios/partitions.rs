@@ -3,6 +3,7 @@
 use super::*;
 
 use narun::node::engine::view::{NodeStatus, RevisionStatus};
+use narun::time::Wall;
 
 use crate::network::Weather;
 use crate::wish::{anywhere, everywhere, on};
@@ -51,6 +52,69 @@ fn a_minority_takes_deploys_and_scales_and_they_count_after_healing() {
         at_rest(&mut world, &[]).await;
         assert_eq!(living(&world, "web").len(), 5);
         assert_eq!(living(&world, "lonely").values().flatten().count(), 5);
+    });
+}
+
+/// How many bytes one node may send in the half minute in which two sides meet: the other side's changes, a few times over, and what
+/// it says in any half minute.
+const MEETING_BYTES_PER_NODE_MAX: u64 = 256 << 10;
+
+/// Who is named as out of reach at a host, and since when, by `narun status`.
+fn out_of_reach(world: &World, host: usize) -> BTreeMap<String, Wall> {
+    let view = world.view(host);
+    let problems = view.problems.iter().filter(|problem| problem.message.starts_with("out of reach since"));
+    let since = |name: &str| view.nodes.iter().find(|node| node.name.as_str() == name).map(|node| node.since);
+    let named = problems.map(|problem| {
+        let since = since(&problem.subject).expect("it is a member");
+        assert!(problem.message.ends_with(&since.to_string()), "{problem:?}");
+        (problem.subject.clone(), since)
+    });
+    named.collect()
+}
+
+#[test]
+fn each_side_stays_usable_and_says_who_is_out_of_reach_and_they_meet_without_a_storm() {
+    let name = "each_side_stays_usable_and_says_who_is_out_of_reach_and_they_meet_without_a_storm";
+    scenario(name, 5, async |mut world| {
+        deployed(&mut world, 0, Deployment::new("web", "base", anywhere(3))).await;
+        at_rest(&mut world, &[]).await;
+        let sides: [&[usize]; 2] = [&[0, 1], &[2, 3, 4]];
+        let cut_at = world.hosts[0].clock.wall();
+        split(&world, sides[0]);
+        world.run_for(Duration::from_secs(20)).await;
+        for (side, others) in [(sides[0], sides[1]), (sides[1], sides[0])] {
+            for host in side {
+                let named = out_of_reach(&world, *host);
+                let wanted: Vec<String> = others.iter().map(|other| format!("n{other}")).collect();
+                assert_eq!(named.keys().cloned().collect::<Vec<_>>(), wanted, "at n{host}");
+                assert!(named.values().all(|since| since.since(cut_at) <= Duration::from_secs(15) && *since >= cut_at));
+            }
+            // Deploys, changes and deletions are carried out by those who are left.
+            let at = side[0];
+            let own = format!("own{at}");
+            deployed(&mut world, at, Deployment::new(&own, &own, anywhere(2))).await;
+            done(&mut world, side[1], Wish::Restart(service_name("web"))).await;
+            world
+                .until(Duration::from_secs(30), "carried out", |world| match living(world, &own).len() {
+                    2 => Ok(()),
+                    count => Err(format!("{count} run")),
+                })
+                .await;
+        }
+        world.run_for(Duration::from_secs(10)).await;
+        let before = world.fabric.bytes();
+        world.fabric.heal_all();
+        let begun = tokio::time::Instant::now();
+        at_rest(&mut world, &[]).await;
+        let took = begun.elapsed();
+        world.run_for(Duration::from_secs(30).saturating_sub(took)).await;
+        let bytes = (world.fabric.bytes() - before) / 5;
+        assert!(bytes <= MEETING_BYTES_PER_NODE_MAX, "{bytes} bytes a node");
+        for host in 0..5 {
+            assert_eq!(*world.view(host).problems, [], "n{host} names somebody");
+            assert!(world.view(host).services.iter().filter(|it| it.name.as_str().starts_with("own")).count() == 2);
+        }
+        assert_eq!(living(&world, "web").len(), 3);
     });
 }
 
