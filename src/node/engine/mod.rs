@@ -103,9 +103,6 @@ pub struct EngineConfig {
     pub user: String,
 }
 
-/// How often a node that is no member any more looks at itself while it waits for its disk: it has nothing to see.
-const OVER: Duration = Duration::from_secs(60);
-
 /// What changed since the last settle.
 #[derive(Debug, Default)]
 struct Dirty {
