@@ -191,6 +191,15 @@ pub fn compare_documents(catalog: &Catalog, buckets: &[u8], theirs: &[DocState],
     answers
 }
 
+/// What a node says of documents that it does not offer: that it has them, so that it is told which of them were deleted.
+pub fn withheld(catalog: &Catalog, buckets: &[u8], theirs: &[DocState]) -> Option<Message> {
+    let known: BTreeSet<&DocKey> = theirs.iter().map(|state| &state.key).collect();
+    let items = buckets.iter().flat_map(|bucket| catalog.tree().items(*bucket));
+    let keys = items.filter_map(|(key, _)| DocKey::from_bytes(key)).filter(|key| !known.contains(key));
+    let states: Vec<DocState> = keys.map(|key| catalog.state(&key)).collect();
+    (!states.is_empty()).then_some(Message::Documents { buckets: Vec::new(), states })
+}
+
 /// Answers the other's records: what it lacks, and what this node lacks.
 pub fn compare_records(roster: &Roster, buckets: &[u8], theirs: &[RecordState]) -> Vec<Message> {
     let known: BTreeMap<&[u8], Stamp> = theirs.iter().map(|state| (&state.key[..], state.stamp)).collect();

@@ -118,6 +118,9 @@ impl Engine {
             }
             Message::Documents { buckets, states } => {
                 let offer = self.offer();
+                if offer == Offer::WhatBothHold {
+                    answer(from, sync::withheld(&self.catalog, &buckets, &states), out);
+                }
                 answer(from, sync::compare_documents(&self.catalog, &buckets, &states, offer), out);
             }
             Message::Records { buckets, states } => {
