@@ -276,15 +276,22 @@ impl Trust {
     /// Everybody who was ever let in, the highest rank first.
     fn by_rank(&self) -> Vec<NodeKey> {
         let mut admitted: BTreeMap<NodeKey, BTreeSet<NodeKey>> = BTreeMap::new();
-        for admission in self.all_admissions() {
+        for admission in self.admissions() {
             admitted.entry(admission.by).or_default().insert(admission.key);
         }
         let mut ranked = Vec::new();
         let mut known = BTreeSet::from([self.founder.key]);
         let mut rank = known.clone();
         while !rank.is_empty() {
-            let next = rank.iter().flat_map(|key| admitted.get(key).into_iter().flatten());
-            let next: BTreeSet<NodeKey> = next.filter(|key| !known.contains(*key)).copied().collect();
+            let by_admission = rank.iter().flat_map(|key| admitted.get(key).into_iter().flatten());
+            // What a removal names was said by the removed node, if the remover is to be believed: so it must be known otherwise.
+            let believed = |removal: &&Removal| known.contains(&removal.by) && known.contains(&removal.key);
+            let named = self
+                .removals()
+                .filter(believed)
+                .flat_map(|removal| removal.admissions.iter().filter(|one| one.by == removal.key).map(|one| &one.key));
+            let next: BTreeSet<NodeKey> =
+                by_admission.chain(named).filter(|key| !known.contains(*key)).copied().collect();
             known.extend(&next);
             ranked.extend(std::mem::replace(&mut rank, next));
         }

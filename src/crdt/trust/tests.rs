@@ -94,6 +94,14 @@ fn the_founder_can_be_removed_too() {
 }
 
 #[test]
+fn nobody_names_himself_into_the_cluster() {
+    let statements = [admit(0, 1), remove(7, 1, &[7])];
+    assert_eq!(members(&statements), [0, 1], "whom nobody let in cannot remove anybody either");
+    let named_by_a_member = [admit(0, 1), admit(0, 2), remove(2, 1, &[7]), remove(7, 0, &[1, 2])];
+    assert_eq!(members(&named_by_a_member), [2, 7]);
+}
+
+#[test]
 fn of_two_that_remove_one_another_the_higher_rank_stays() {
     let statements = [admit(0, 1), admit(1, 2), remove(2, 1, &[2]), remove(1, 2, &[])];
     assert_eq!(members(&statements), [0, 1]);
