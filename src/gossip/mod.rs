@@ -5,7 +5,7 @@
 //!
 //! # Who is here
 //!
-//! Who is a *member* is written in the catalog, as a chain of signed admissions; gossip never changes it. How each member *fares* is
+//! Who is a *member* follows from signed admissions and removals in the catalog (`crdt/trust`); gossip never changes it. How each member *fares* is
 //! what `membership` finds out:
 //!
 //! 1. Two members that connect say hello: in which life, and in which incarnation they are. That alone makes a restarted or healed
