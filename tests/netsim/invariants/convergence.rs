@@ -10,11 +10,13 @@ use crate::world::World;
 
 /// Every node that runs shows every other member alive, the dead ones down, and nobody else.
 pub(crate) fn members_see_one_another(world: &World, dead: &[usize]) -> Result<(), String> {
+    // Asked once: it reads what stands on each disk.
+    let is_member: Vec<bool> = (0..world.hosts.len()).map(|host| world.is_member(host)).collect();
     for host in world.up() {
         let view = world.view(host);
         for (other, it) in world.hosts.iter().enumerate() {
             let shown = view.nodes.iter().find(|node| node.key == it.key);
-            if !world.is_member(other) {
+            if !is_member[other] {
                 match shown {
                     Some(_) => return Err(format!("n{host} shows {}, which is no member", it.name)),
                     None => continue,
