@@ -19,7 +19,7 @@
 //! 5. A node that was woken late, misses answers or had to refute stretches steps 2 and 3 by up to nine times, and does not act on what
 //!    became due while it slept before it has read what came meanwhile.
 //!
-//! So a killed process is down everywhere after 2.6 s, a host that fell silent after some seven, a stalled node kills nobody, and one broken
+//! So a killed process is down everywhere after 2.6 s, a host that fell silent after seven to ten, a stalled node kills nobody, and one broken
 //! link harms nobody.
 //!
 //! # How news travels

@@ -26,8 +26,9 @@ pub(super) fn explain(layout: &Layout, gone: &Gone) {
 pub(super) fn put_aside(layout: &Layout, now: Wall) -> io::Result<()> {
     let folder = layout.former(now.0 / 1_000);
     fs::create_dir(&folder)?;
-    // The key last: while it is there, this can be done again after a crash.
-    for file in [layout.gone(), layout.database(), layout.identity()] {
+    // The key first: a database that says that its node is gone, without a key, is put aside again after a crash; a key without
+    // its database would be refused.
+    for file in [layout.identity(), layout.database(), layout.gone()] {
         if file.exists() {
             let name = file.file_name().expect("files of the layout have names");
             fs::rename(&file, folder.join(name))?;
