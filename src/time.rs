@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// A moment on this host's boot clock, in milliseconds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Mono(pub u64);
+/// A moment on this host's boot clock, in milliseconds. Written down only for the keeper, which has the same clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, minicbor::Encode, minicbor::Decode)]
+#[cbor(transparent)]
+pub struct Mono(#[n(0)] pub u64);
 
 impl Mono {
     /// How long `earlier` lies back; zero if it is later.

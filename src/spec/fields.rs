@@ -4,47 +4,13 @@
 //! for misspelt names and the JSON schema are all read off this table, so none of them can forget a field. What this version
 //! does not carry out yet is one more list, [`NOT_YET`].
 
-use super::words;
+use super::{cron, words};
+use crate::confinement;
 
 /// Fields that this version checks in full and then refuses, unless they are given the value that asks for nothing. Whoever
 /// carries one out deletes its line here.
-pub(super) const NOT_YET: &[&str] = &[
-    "catchUp",
-    "catchUpWindowSeconds",
-    "cgroupParent",
-    "concurrencyPolicy",
-    "cpuCores",
-    "cronAllowConcurrent",
-    "cronScope",
-    "enforce",
-    "env[].valueFromSecret",
-    "health",
-    "historyLimit",
-    "jail",
-    "landlock",
-    "memoryMB",
-    "memoryMaxMB",
-    "metrics",
-    "mode",
-    "mounts",
-    "namespaces",
-    "networkNamespacePath",
-    "nonet",
-    "onNodeLoss",
-    "order",
-    "pidsMax",
-    "require",
-    "restart",
-    "singleton",
-    "sockets",
-    "spread",
-    "startingDeadlineSeconds",
-    "stopGraceSeconds",
-    "stopSignal",
-    "suspend",
-    "timezone",
-    "user",
-];
+pub(super) const NOT_YET: &[&str] =
+    &["env[].valueFromSecret", "health", "jail", "metrics", "mounts", "order", "sockets", "spread"];
 
 /// Most instances of one service, on one node or over the cluster: what one node is measured to carry.
 pub const REPLICAS_MAX: u64 = 1_000;
@@ -82,6 +48,9 @@ const CORES_MAX: u64 = 65_536;
 
 /// Highest version of Landlock's interface that can be asked for; ten were made in the first five years.
 const LANDLOCK_MAX: u64 = 1_000;
+
+/// Most entries of `capabilities`: as many as there are, with room for those to come.
+const CAPABILITIES_MAX: usize = 64;
 
 /// Most entries of the other lists: far more than a program needs, little enough to be shown.
 const ENTRIES_MAX: usize = 256;
@@ -169,11 +138,22 @@ pub(super) const FIELDS: &[Field] = &[
     field("mode", Choice(&["exec", "landlock", "jail"]), Word(&["exec"]), "the sandbox"),
     field("mounts", List(&Map(MOUNT), ENTRIES_MAX), Empty, "shared files to place in the working directory"),
     field("user", Text(&words::USER), Empty, "the user to run as"),
+    field(
+        "capabilities",
+        List(&Text(&words::CAPABILITY), CAPABILITIES_MAX),
+        Unlike,
+        "the capabilities to keep; none given: what programs need that begin as root",
+    ),
     field("memoryMB", Whole(0, MEBIBYTES_MAX), Absent::Whole(0), "memory kept for it, MiB"),
     field("memoryMaxMB", Whole(0, MEBIBYTES_MAX), Absent::Whole(0), "memory it cannot exceed, MiB"),
     field("cpuCores", Number(65_536.0), Absent::Whole(0), "processor time, in cores"),
-    field("pidsMax", Whole(1, 1 << 22), Unlike, "most processes and threads at once"),
-    field("cgroupParent", Text(&words::TEXT), Empty, "the control group to make its own under"),
+    field(
+        "pidsMax",
+        Whole(1, 1 << 22),
+        Absent::Whole(confinement::PIDS_MAX as u64),
+        "most processes and threads at once",
+    ),
+    field("cgroupParent", Text(&words::GROUP), Empty, "the control group to make its own under"),
     field("networkNamespacePath", Text(&words::ABSOLUTE), Empty, "the network namespace to join"),
     field("namespaces", List(&Choice(&["pid", "ipc", "mount"]), 3), Empty, "private namespaces"),
     field("landlock", Map(LANDLOCK), Empty, "what `mode: landlock` lets it reach"),
@@ -200,17 +180,38 @@ pub(super) const FIELDS: &[Field] = &[
     field("cronScope", Choice(&["cluster", "node"]), Word(&["cluster"]), "one run a slot, or one a slot and node"),
     field("timezone", Text(&words::TIMEZONE), Word(&["UTC"]), "the zone that the schedule is read in"),
     field("jobMaxRetries", Whole(0, RETRIES_MAX), Absent::Whole(0), "how often a failed run is tried again"),
+    field(
+        "jobRetryBackoffSeconds",
+        Whole(1, cron::RETRY_BACKOFF_SECONDS_MAX),
+        Absent::Whole(cron::RETRY_BACKOFF_SECONDS),
+        "the pause before the first retry; doubled for each further one, up to 5 minutes",
+    ),
     field("jobTimeoutSeconds", Whole(0, SECONDS_MAX), Absent::Whole(0), "when a run is ended; 0: never"),
     field("cronMaxRetries", Whole(0, RETRIES_MAX), Absent::Whole(0), "older spelling of `jobMaxRetries`"),
     field("cronTimeoutSeconds", Whole(0, SECONDS_MAX), Absent::Whole(0), "older spelling of `jobTimeoutSeconds`"),
     field("cronAllowConcurrent", Flag, Absent::Flag(false), "older spelling of `concurrencyPolicy: allow`"),
     field("concurrencyPolicy", Choice(&["skip", "allow", "replace"]), Word(&["skip"]), "when the last run still runs"),
     field("catchUp", Choice(&["latest", "none", "all"]), Word(&["latest"]), "which missed slots are run late"),
-    field("catchUpWindowSeconds", Whole(1, SECONDS_MAX), Unlike, "how far back `catchUp: all` reaches"),
-    field("startingDeadlineSeconds", Whole(1, SECONDS_MAX), Absent::Whole(60), "how late a run may start"),
+    field(
+        "catchUpWindowSeconds",
+        Whole(1, SECONDS_MAX),
+        Absent::Whole(cron::CATCH_UP_WINDOW_SECONDS),
+        "how far back `catchUp: all` reaches",
+    ),
+    field(
+        "startingDeadlineSeconds",
+        Whole(1, SECONDS_MAX),
+        Absent::Whole(cron::STARTING_DEADLINE_SECONDS),
+        "how late a run may start",
+    ),
     field("onNodeLoss", Choice(&["fail", "rerun"]), Word(&["fail"]), "what becomes of a run whose node is lost"),
     field("suspend", Flag, Absent::Flag(false), "fire no slot for now"),
-    field("historyLimit", Whole(1, 1_000), Absent::Whole(20), "how many runs are remembered"),
+    field(
+        "historyLimit",
+        Whole(1, cron::HISTORY_LIMIT_MAX),
+        Absent::Whole(cron::HISTORY_LIMIT),
+        "how many runs are remembered",
+    ),
 ];
 
 const ENV: &[Field] = &[
@@ -265,7 +266,7 @@ const LANDLOCK_PATH: &[Field] = &[
 const PORT: Shape = Whole(1, 65_535);
 
 const NONET: &[Field] =
-    &[field("localPorts", List(&Map(LOCAL_PORT), ENTRIES_MAX), Empty, "ports of the host's loopback passed through")];
+    &[field("localPorts", List(&Map(LOCAL_PORT), ENTRIES_MAX), Empty, "ports on which it reaches the host's loopback")];
 
 const LOCAL_PORT: &[Field] = &[
     field("port", Whole(1_025, 65_535), Refused, "the port"),

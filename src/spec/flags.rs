@@ -22,6 +22,8 @@ pub struct Flags {
     pub run_mode: Option<String>,
     /// `--cron-schedule`.
     pub cron_schedule: Option<String>,
+    /// `--timezone`.
+    pub timezone: Option<String>,
     /// `--job-max-retries`.
     pub job_max_retries: Option<String>,
     /// `--job-timeout-seconds`.
@@ -33,7 +35,7 @@ pub struct Flags {
 }
 
 /// Which option stands for which field.
-const OPTIONS: [(&str, &str); 11] = [
+const OPTIONS: [(&str, &str); 12] = [
     ("nodes[0].name", "--node"),
     ("nodes[0].replicas", "--replicas"),
     ("nodes", "--node"),
@@ -42,6 +44,7 @@ const OPTIONS: [(&str, &str); 11] = [
     ("replicas", "--replicas"),
     ("runMode", "--run-mode"),
     ("cronSchedule", "--cron-schedule"),
+    ("timezone", "--timezone"),
     ("jobMaxRetries", "--job-max-retries"),
     ("jobTimeoutSeconds", "--job-timeout-seconds"),
     ("args", "--arg"),
@@ -64,6 +67,7 @@ fn tree(flags: &Flags) -> Fields {
         ("tag", &flags.tag),
         ("runMode", &flags.run_mode),
         ("cronSchedule", &flags.cron_schedule),
+        ("timezone", &flags.timezone),
     ];
     let numbers = [("jobMaxRetries", &flags.job_max_retries), ("jobTimeoutSeconds", &flags.job_timeout_seconds)];
     let mut fields = Fields::new();

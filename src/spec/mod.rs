@@ -5,13 +5,15 @@
 //!
 //! `written` reads what users write (YAML or JSON), with `tree` (the text as it stands), `fields` (the table of all that may be
 //! written), `words` (rules for single texts), `check` (the one held against the other) and `mistake` (all that is wrong, told at
-//! once); `flags` reads the options of `narun deploy` by the same rules; `stored` writes; `schema` publishes the table as JSON
+//! once), `execution` (the fields of sandbox, limits and supervision) and `cron` (those of when it runs); `flags` reads the options of `narun deploy` by the same rules; `stored` writes; `schema` publishes the table as JSON
 //! schema. Beside them, `schedule` knows due times, and `platform` tells a program's platform from the first bytes of its file.
 
 pub mod platform;
 pub mod schedule;
 
 mod check;
+mod cron;
+mod execution;
 mod fields;
 mod flags;
 mod mistake;
@@ -24,6 +26,10 @@ mod written;
 #[cfg(test)]
 mod tests;
 
+pub use cron::{
+    CatchUp, Concurrency, CronPolicy, CronScope, CronSpec, HISTORY_LIMIT_MAX, OnNodeLoss, RETRY_BACKOFF_SECONDS_MAX,
+};
+pub use execution::{Restart, Supervision};
 pub use fields::{
     ARGS_AND_ENV_LEN_MAX, ARGS_MAX, ENV_MAX, PLACES_MAX, REPLICAS_MAX, RETRIES_MAX, SECONDS_MAX, STRING_LEN_MAX,
     TAG_LEN_MAX,
@@ -37,6 +43,7 @@ pub use tree::WRITTEN_LEN_MAX;
 use std::collections::BTreeMap;
 
 use crate::capacity::CgroupLayout;
+use crate::confinement::Confinement;
 use crate::ids::{NodeName, ServiceName};
 
 /// A service or cron spec that was checked in full.
@@ -56,6 +63,12 @@ pub struct ServiceSpec {
     pub placement: Placement,
     /// What a node must have to run any of them.
     pub constraints: Constraints,
+    /// At most one instance at any time, under a lease of the ledger.
+    pub singleton: bool,
+    /// What holds its processes.
+    pub confinement: Confinement,
+    /// How its processes are looked after.
+    pub supervision: Supervision,
     /// Whether it stays up or runs at due times.
     pub mode: RunMode,
 }
@@ -136,17 +149,6 @@ pub enum RunMode {
     Service,
     /// It is run at each slot of its schedule.
     Cron(CronSpec),
-}
-
-/// The schedule of a cron spec.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CronSpec {
-    /// The expression as written; it was parsed and has a next slot.
-    pub schedule: String,
-    /// How often a failed run is tried again.
-    pub max_retries: u32,
-    /// After how many seconds a run is ended; 0: never.
-    pub timeout_seconds: u64,
 }
 
 impl ServiceSpec {

@@ -1,15 +1,28 @@
 //! The due times of a cron spec: what an expression may say, and which slot comes next. Pure.
 //!
 //! Five fields as in POSIX crontab(5), six with seconds in front, `@hourly` to `@yearly`, and `@every 1h30m`, whose slots are the
-//! multiples of the period since 1970, so that every node finds the same ones whenever it was started.
-//! The fields are judged here, field by field, so that a mistake can be named; `croner` finds the times. It alone would take
-//! more than we promise (a weekday's name among the minutes, a seventh field) and says less about what it refuses.
+//! multiples of the period since 1970, so that every node finds the same ones whenever it was started. Values may be left to the
+//! hash of the name (`hashed`). Of day and weekday either is enough where both restrict; one that begins with `*` or `?` does not
+//! restrict, and then both have to match: Vixie's reading of crontab(5), and POSIX' where there are no steps.
+//!
+//! A slot is an instant in whole seconds. `expression` judges the fields, `calendar` and `dates` find the local times that match them
+//! (`croner` says which dates do), `zone` knows what clocks show, and here stands the rule that joins them:
+//!
+//! - *Fixed times*: second, minute and hour are numbers or lists of numbers, `H` included. Each local time is one slot: the first
+//!   instant at which clocks show it, so that one that comes twice fires once; one that clocks leave out fires at the first
+//!   instant after the gap, where all that fall into one gap are one slot. A day that is left out as a whole has no slots.
+//! - *All others* (a wildcard, range or step in one of the three): every instant at which clocks show a matching time is a slot, so that
+//!   `*/15` goes on every quarter of an hour while clocks change.
 
-use std::ops::RangeInclusive;
+mod calendar;
+mod dates;
+mod expression;
+mod hashed;
+mod zone;
 
-use chrono::{DateTime, Utc};
-use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
+use calendar::Calendar;
+use zone::WINDOW;
+pub use zone::Zone;
 
 use super::tree::shortened;
 use crate::time::Wall;
@@ -20,16 +33,28 @@ pub const EXPRESSION_LEN_MAX: usize = 1_024;
 /// Longest period of `@every`: a year. Longer ones are dates.
 const PERIOD_SECONDS_MAX: u64 = 366 * 86_400;
 
-/// A checked expression: it has a next slot.
+/// Most slots that [`Schedule::slots_between`] gives: an hour of a schedule that fires every second. Who catches up on more than
+/// that is better served by the latest.
+pub const SLOTS_MAX: usize = 3_600;
+
+/// The last slot there is, 9999-12-31T23:59:59Z: later years are not written in four digits (RFC 3339).
+const SLOT_LAST: i64 = 253_402_300_799;
+
+const DAY: i64 = 86_400;
+
+/// A checked expression in its zone: it has slots.
 #[derive(Clone, Debug)]
-pub struct Schedule(Slots);
+pub struct Schedule {
+    slots: Slots,
+    zone: Zone,
+}
 
 #[derive(Clone, Debug)]
 enum Slots {
     /// Times that match the fields.
-    Calendar(Box<Cron>),
+    Calendar(Calendar),
     /// Multiples of so many seconds since 1970-01-01T00:00:00Z.
-    Every { seconds: u64 },
+    Every { seconds: i64 },
 }
 
 /// Why a text is no expression.
@@ -65,9 +90,9 @@ pub enum ScheduleError {
     /// The text names a time zone.
     #[error("`{0}` does not belong into the schedule; the zone is a field of its own, `timezone`")]
     Zone(String),
-    /// A time spread by the hash of the name.
-    #[error("`H` is not carried out by this version of narun")]
-    Hashed,
+    /// No zone of that name; and the one that is most like it.
+    #[error("`{0}` is no time zone; {hint}", hint = suggestion(.1))]
+    UnknownZone(String, Option<&'static str>),
     /// No time matches.
     #[error("`{0}` never fires: no date matches it")]
     NeverFires(String),
@@ -76,41 +101,154 @@ pub enum ScheduleError {
     Refused(String, String),
 }
 
+/// Judges an expression as far as it can be without the spec's name and zone.
+pub(super) fn check(text: &str) -> Result<(), ScheduleError> {
+    read(text, "").map(drop)
+}
+
 impl Schedule {
-    /// Reads an expression; fails where it is not well-formed, and where it would never fire.
-    pub fn parse(text: &str) -> Result<Self, ScheduleError> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(ScheduleError::Empty);
-        }
-        if text.len() > EXPRESSION_LEN_MAX {
-            return Err(ScheduleError::TooLong(text.len()));
-        }
-        let slots = match text.strip_prefix('@') {
-            Some(word) => named(word)?,
-            None => Slots::Calendar(Box::new(calendar(text)?)),
-        };
-        let schedule = Self(slots);
-        // The calendar repeats after 400 years, so the answer is the same whenever it is asked; the croner search goes further.
+    /// Reads the expression of the spec called `name`, which `H` is drawn from. Fails where it is not well-formed, and where it
+    /// would never fire.
+    pub fn parse(expression: &str, zone: Zone, name: &str) -> Result<Self, ScheduleError> {
+        let schedule = Self { slots: read(expression, name)?, zone };
+        // The calendar repeats after 400 years, so the answer is the same whenever it is asked.
         match schedule.next_after(Wall(0)) {
             Some(_) => Ok(schedule),
-            None => Err(ScheduleError::NeverFires(shortened(text))),
+            None => Err(ScheduleError::NeverFires(shortened(expression.trim()))),
         }
     }
 
-    /// The first slot after `time`, in UTC; none where the calendar ends.
+    /// The zone that it is read in.
+    pub fn zone(&self) -> Zone {
+        self.zone
+    }
+
+    /// The first slot after `time`; none where the calendar ends.
     pub fn next_after(&self, time: Wall) -> Option<Wall> {
-        let seconds = time.0 / 1_000;
-        let next = match &self.0 {
-            Slots::Every { seconds: period } => (seconds / period + 1).checked_mul(*period)?,
-            // Slots are whole seconds: one that is after `time` is after the second that `time` lies in.
-            Slots::Calendar(cron) => {
-                let from = DateTime::<Utc>::from_timestamp(i64::try_from(seconds).ok()?, 0)?;
-                let next = cron.find_next_occurrence(&from, false).ok()?;
-                u64::try_from(next.timestamp()).ok()?
-            }
+        // Slots are whole seconds: one that is after `time` is after the second that `time` lies in.
+        let instant = i64::try_from(time.0 / 1_000).ok().filter(|instant| *instant < SLOT_LAST)?;
+        let next = match &self.slots {
+            Slots::Every { seconds } => (instant / seconds + 1) * seconds,
+            Slots::Calendar(calendar) if calendar.is_fixed => self.fixed_after(calendar, instant)?,
+            Slots::Calendar(calendar) => self.elapsing_after(calendar, instant)?,
         };
-        next.checked_mul(1_000).map(Wall)
+        wall(next)
+    }
+
+    /// The last slot that is not after `time`; none before 1970.
+    pub fn last_at_or_before(&self, time: Wall) -> Option<Wall> {
+        let instant = i64::try_from(time.0 / 1_000).map_or(SLOT_LAST, |instant| instant.min(SLOT_LAST));
+        let last = match &self.slots {
+            Slots::Every { seconds } => instant / seconds * seconds,
+            Slots::Calendar(calendar) if calendar.is_fixed => self.fixed_until(calendar, instant)?,
+            Slots::Calendar(calendar) => self.elapsing_until(calendar, instant)?,
+        };
+        wall(last)
+    }
+
+    /// The slots after `after` up to and with `until`, in order: the first `max` of them, and at most [`SLOTS_MAX`].
+    pub fn slots_between(&self, after: Wall, until: Wall, max: usize) -> impl Iterator<Item = Wall> + '_ {
+        std::iter::successors(self.next_after(after), |slot| self.next_after(*slot))
+            .take_while(move |slot| *slot <= until)
+            .take(max.min(SLOTS_MAX))
+    }
+
+    /// A slot as clocks of the zone show it: RFC 3339 with the offset.
+    pub fn local_time(&self, slot: Wall) -> String {
+        let written = i64::try_from(slot.0 / 1_000).ok().and_then(|instant| self.zone.written(instant));
+        written.unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// A slot's local time is greater than all that clocks have shown up to `instant`.
+    fn fixed_after(&self, calendar: &Calendar, instant: i64) -> Option<i64> {
+        let mut local = calendar.from(self.zone.reached(instant) + 1)?;
+        loop {
+            let slot = self.zone.first_at(local);
+            if self.is_in_a_day(local, slot) {
+                return Some(slot);
+            }
+            local = calendar.from((local.div_euclid(DAY) + 1) * DAY)?;
+        }
+    }
+
+    fn fixed_until(&self, calendar: &Calendar, instant: i64) -> Option<i64> {
+        let mut local = calendar.until(self.zone.reached(instant))?;
+        loop {
+            let slot = self.zone.first_at(local);
+            if self.is_in_a_day(local, slot) {
+                return Some(slot);
+            }
+            local = calendar.until(local.div_euclid(DAY) * DAY - 1)?;
+        }
+    }
+
+    /// Whether the day of the time `local`, which stands for `slot`, exists in the zone.
+    fn is_in_a_day(&self, local: i64, slot: i64) -> bool {
+        self.zone.local(slot) == local || self.zone.has_day(local.div_euclid(DAY))
+    }
+
+    /// Between two changes of the clock, local time runs as time does: so a match is a slot if no change comes before it. If it is far
+    /// off, only the time round it has to be looked at: whatever offset holds in between, no slot is farther from its place
+    /// than two offsets can differ.
+    fn elapsing_after(&self, calendar: &Calendar, instant: i64) -> Option<i64> {
+        let mut at = instant + 1;
+        loop {
+            let offset = self.zone.offset(at);
+            let found = calendar.from(at + offset)? - offset;
+            if found > SLOT_LAST {
+                return None;
+            }
+            let near = found.min(at + WINDOW);
+            match self.zone.change(at, near) {
+                Some(change) => at = change,
+                None if near == found => return Some(found),
+                None => at = near.max(found - WINDOW),
+            }
+        }
+    }
+
+    /// [`elapsing_after`](Self::elapsing_after), the other way round.
+    fn elapsing_until(&self, calendar: &Calendar, instant: i64) -> Option<i64> {
+        let mut at = instant;
+        loop {
+            let offset = self.zone.offset(at);
+            let found = calendar.until(at + offset)? - offset;
+            if found < -WINDOW {
+                return None;
+            }
+            let near = found.max(at - WINDOW);
+            match self.zone.change(near, at) {
+                Some(change) => at = change - 1,
+                None if near == found => return Some(found),
+                None => at = near.min(found + WINDOW),
+            }
+        }
+    }
+}
+
+/// An instant as a slot, if it can be one.
+fn wall(instant: i64) -> Option<Wall> {
+    u64::try_from(instant).ok().filter(|_| instant <= SLOT_LAST).map(|seconds| Wall(seconds * 1_000))
+}
+
+fn suggestion(nearest: &Option<&str>) -> String {
+    match nearest {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => "one is written as `Europe/Berlin`".to_owned(),
+    }
+}
+
+fn read(text: &str, name: &str) -> Result<Slots, ScheduleError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(ScheduleError::Empty);
+    }
+    if text.len() > EXPRESSION_LEN_MAX {
+        return Err(ScheduleError::TooLong(text.len()));
+    }
+    match text.strip_prefix('@') {
+        Some(word) => named(word),
+        None => expression::read(text, name).map(Slots::Calendar),
     }
 }
 
@@ -125,13 +263,14 @@ fn named(word: &str) -> Result<Slots, ScheduleError> {
         ("yearly" | "annually", None) => "0 0 1 1 *",
         ("every", Some(period)) => {
             let seconds = period_seconds(period).filter(|seconds| (1..=PERIOD_SECONDS_MAX).contains(seconds));
+            let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
             let seconds = seconds.ok_or_else(|| ScheduleError::Period(shortened(period)))?;
             return Ok(Slots::Every { seconds });
         }
         ("every", None) => return Err(ScheduleError::Period(String::new())),
         _ => return Err(ScheduleError::UnknownWord(shortened(&format!("@{word}")))),
     };
-    Ok(Slots::Calendar(Box::new(calendar(fields)?)))
+    expression::read(fields, "").map(Slots::Calendar)
 }
 
 /// The seconds of `1h30m`, `90s`, `2d`; each unit at most once, from the greatest down.
@@ -157,148 +296,6 @@ fn period_seconds(text: &str) -> Option<u64> {
         rest = behind;
     }
     Some(total)
-}
-
-/// One of the six fields.
-struct Part {
-    name: &'static str,
-    values: RangeInclusive<u32>,
-    /// Names of values, the first for `names_from`.
-    names: &'static [&'static str],
-    names_from: u32,
-    kind: Kind,
-}
-
-#[derive(PartialEq)]
-enum Kind {
-    Plain,
-    Day,
-    Weekday,
-}
-
-const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
-const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
-
-const PARTS: [Part; 6] = [
-    Part { name: "second", values: 0..=59, names: &[], names_from: 0, kind: Kind::Plain },
-    Part { name: "minute", values: 0..=59, names: &[], names_from: 0, kind: Kind::Plain },
-    Part { name: "hour", values: 0..=23, names: &[], names_from: 0, kind: Kind::Plain },
-    Part { name: "day", values: 1..=31, names: &[], names_from: 0, kind: Kind::Day },
-    Part { name: "month", values: 1..=12, names: &MONTHS, names_from: 1, kind: Kind::Plain },
-    // 7 is Sunday too.
-    Part { name: "weekday", values: 0..=7, names: &WEEKDAYS, names_from: 0, kind: Kind::Weekday },
-];
-
-fn calendar(text: &str) -> Result<Cron, ScheduleError> {
-    let upper = text.to_ascii_uppercase();
-    if upper.starts_with("TZ=") || upper.starts_with("CRON_TZ=") {
-        return Err(ScheduleError::Zone(shortened(text.split_whitespace().next().unwrap_or(text))));
-    }
-    let fields: Vec<&str> = upper.split_whitespace().collect();
-    let parts = match fields.len() {
-        5 => &PARTS[1..],
-        6 => &PARTS[..],
-        count => return Err(ScheduleError::FieldCount(shortened(text), count)),
-    };
-    for (part, field) in parts.iter().zip(&fields) {
-        if field.split(',').any(|item| item == "H" || item.starts_with("H/") || item.starts_with("H(")) {
-            return Err(ScheduleError::Hashed);
-        }
-        for item in field.split(',') {
-            part.check(item).map_err(|problem| ScheduleError::Field {
-                field: part.name,
-                text: shortened(field),
-                problem,
-            })?;
-        }
-    }
-    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-    parser.parse(&upper).map_err(|e| ScheduleError::Refused(shortened(text), e.to_string()))
-}
-
-impl Part {
-    /// Judges one entry of a list.
-    fn check(&self, item: &str) -> Result<(), String> {
-        let (range, step) = match item.split_once('/') {
-            Some((range, step)) => (range, Some(step)),
-            None => (item, None),
-        };
-        if let Some(step) = step {
-            let step = step.parse::<u32>().ok().filter(|step| (1..=*self.values.end()).contains(step));
-            step.ok_or_else(|| format!("a step is a number from 1 to {}", self.values.end()))?;
-            if range != "*" && !range.contains('-') {
-                return Err("a step needs a range before it, as in `*/5` or `10-30/5`".to_owned());
-            }
-        }
-        match range {
-            "" => Err("holds an empty entry".to_owned()),
-            "*" => Ok(()),
-            "?" if self.kind != Kind::Plain => Ok(()),
-            _ => match range.split_once('-') {
-                Some((from, to)) => self.range(from, to),
-                None => self.single(range),
-            },
-        }
-    }
-
-    fn range(&self, from: &str, to: &str) -> Result<(), String> {
-        let first = self.value(from)?;
-        // The week ends on a Sunday where Sunday ends a range.
-        let last = if self.kind == Kind::Weekday && to == "SUN" { 7 } else { self.value(to)? };
-        if first > last {
-            return Err(format!(
-                "the range runs backwards; write it as two, `{from}-{},{}-{to}`",
-                self.last(),
-                self.first()
-            ));
-        }
-        Ok(())
-    }
-
-    fn single(&self, item: &str) -> Result<(), String> {
-        match self.kind {
-            Kind::Plain => self.value(item).map(drop),
-            Kind::Day if item == "L" || item == "LW" => {
-                if item == "LW" {
-                    return Err("`LW` is not known; `L` is the last day, `15W` the weekday nearest to a day".to_owned());
-                }
-                Ok(())
-            }
-            Kind::Day => self.value(item.strip_suffix('W').unwrap_or(item)).map(drop),
-            Kind::Weekday => match item.split_once('#') {
-                Some((day, nth)) => {
-                    self.value(day)?;
-                    match nth {
-                        "1" | "2" | "3" | "4" | "5" | "L" => Ok(()),
-                        _ => Err("behind `#` stands a number from 1 to 5, or `L` for the last one".to_owned()),
-                    }
-                }
-                None => self.value(item.strip_suffix('L').filter(|day| !day.is_empty()).unwrap_or(item)).map(drop),
-            },
-        }
-    }
-
-    fn value(&self, text: &str) -> Result<u32, String> {
-        if let Some(position) = self.names.iter().position(|name| *name == text) {
-            return Ok(self.names_from + u32::try_from(position).unwrap_or_default());
-        }
-        let number = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse().ok());
-        number.filter(|number| self.values.contains(number)).ok_or_else(|| {
-            let names = match self.names {
-                [first, .., last] => format!(" or a name from `{first}` to `{last}`"),
-                _ => String::new(),
-            };
-            format!("`{text}` is not a number from {} to {}{names}", self.values.start(), self.values.end())
-        })
-    }
-
-    fn first(&self) -> u32 {
-        *self.values.start()
-    }
-
-    fn last(&self) -> u32 {
-        if self.kind == Kind::Weekday { 6 } else { *self.values.end() }
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::mistake::Mistakes;
 use super::tree::{Node, WRITTEN_LEN_MAX};
-use super::{Constraints, Place, Placement, RunMode, ServiceSpec};
+use super::{Constraints, Place, Placement, RunMode, ServiceSpec, cron, execution};
 
 /// The version that this program writes, and the only one so far. It is raised when a field changes its meaning; a field that is
 /// only new is refused by older programs as it is.
@@ -72,11 +72,29 @@ impl ServiceSpec {
             .expect("plain maps, lists, texts and numbers can be written as YAML")
     }
 
-    /// Canonical bytes of what a running instance depends on: name, tag, command, arguments, environment. A revision that
-    /// changes none of these (another number of replicas, another node) leaves running instances alone.
+    /// Canonical bytes of what a running instance depends on: name, tag, command, arguments, environment, what holds it, and whether it runs under a lease. A
+    /// revision that changes none of these (another number of replicas, another node, another grace) leaves running instances
+    /// alone.
     pub fn launch_hash_input(&self) -> Vec<u8> {
         let env: Vec<_> = self.env.iter().map(|variable| json!([variable.name, variable.value])).collect();
-        json!(["launch", VERSION, self.name.as_str(), self.tag, self.command, self.args, env]).to_string().into_bytes()
+        let mut input = vec![
+            json!("launch"),
+            json!(VERSION),
+            json!(self.name.as_str()),
+            json!(self.tag),
+            json!(self.command),
+            json!(self.args),
+            json!(env),
+        ];
+        // What asks for nothing is left out: so it was before there were such fields.
+        let confinement = execution::written_confinement(&self.confinement);
+        if !confinement.is_empty() {
+            input.push(Value::Object(confinement));
+        }
+        if self.singleton {
+            input.push(json!("singleton"));
+        }
+        Value::Array(input).to_string().into_bytes()
     }
 
     /// The fields that say something, in the order in which they are stored and shown.
@@ -114,18 +132,12 @@ impl ServiceSpec {
         if !constraints.is_empty() {
             put("constraints", Value::Object(constraints));
         }
-        match &self.mode {
-            RunMode::Service => {}
-            RunMode::Cron(cron) => {
-                put("runMode", json!("cron"));
-                put("cronSchedule", json!(cron.schedule));
-                if cron.max_retries != 0 {
-                    put("jobMaxRetries", json!(cron.max_retries));
-                }
-                if cron.timeout_seconds != 0 {
-                    put("jobTimeoutSeconds", json!(cron.timeout_seconds));
-                }
-            }
+        if self.singleton {
+            put("singleton", json!(true));
+        }
+        fields.extend(execution::write(&self.confinement, &self.supervision));
+        if let RunMode::Cron(cron) = &self.mode {
+            fields.extend(cron::write(cron));
         }
         fields
     }

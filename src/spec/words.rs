@@ -2,10 +2,15 @@
 
 use std::net::Ipv4Addr;
 
+use super::execution::SIGNALS;
 use super::fields::{STRING_LEN_MAX, TAG_LEN_MAX, TextRule};
-use super::schedule::{EXPRESSION_LEN_MAX, Schedule};
+use super::schedule::{EXPRESSION_LEN_MAX, Zone};
 use super::tree::shortened;
+use crate::confinement::Capabilities;
 use crate::ids::{NodeName, RESERVED_NODE_NAMES, ServiceName};
+
+/// What stands for every capability.
+pub(super) const ALL_CAPABILITIES: &str = "all";
 
 /// Longest path, PATH_MAX of Linux without its closing NUL.
 const PATH_LEN_MAX: usize = 4_095;
@@ -34,6 +39,10 @@ pub(super) const VARIABLE: TextRule = rule(STRING_LEN_MAX, Some("^[^\\s=]+$"), v
 pub(super) const LABEL: TextRule = rule(LABEL_LEN_MAX, Some("^[A-Za-z0-9._/-]*$"), label);
 /// A user of the system.
 pub(super) const USER: TextRule = rule(LABEL_LEN_MAX, Some("^[^\\s:/]*$"), user);
+/// A capability of Linux, or `all`.
+pub(super) const CAPABILITY: TextRule = rule(LABEL_LEN_MAX, Some("^(CAP_)?[A-Z_]+$|^all$"), capability);
+/// A control group, by its path from the hierarchy's root; empty, as not given.
+pub(super) const GROUP: TextRule = rule(PATH_LEN_MAX, None, group);
 /// Any path.
 pub(super) const PATH: TextRule = rule(PATH_LEN_MAX, Some("^.+$"), not_empty);
 /// A path from the root.
@@ -117,6 +126,23 @@ fn user(text: &str) -> Result<(), String> {
     only(text, |c| !c.is_whitespace() && c != ':' && c != '/', "anything but spaces, `:` and `/`")
 }
 
+fn capability(text: &str) -> Result<(), String> {
+    if text == ALL_CAPABILITIES || Capabilities::named(text).is_some() {
+        return Ok(());
+    }
+    let known = Capabilities::NAMES.map(|name| (strsim::jaro_winkler(name, &text.to_uppercase()), name));
+    let nearest = known.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).map_or("", |(_, name)| name);
+    Err(format!("`{}` is no capability; did you mean `{nearest}`? `all` keeps every one", shortened(text)))
+}
+
+/// No part may lead up: what is made there is also removed there.
+fn group(text: &str) -> Result<(), String> {
+    if text.split('/').any(|part| part == ".." || part == ".") {
+        return Err(format!("`{}` holds `.` or `..`; wanted the path of a group from the root", shortened(text)));
+    }
+    Ok(())
+}
+
 fn absolute(text: &str) -> Result<(), String> {
     if text.is_empty() || text.starts_with('/') {
         return Ok(());
@@ -187,27 +213,24 @@ fn address(text: &str) -> Result<(), String> {
 }
 
 fn signal(text: &str) -> Result<(), String> {
-    const SIGNALS: [&str; 10] = ["TERM", "INT", "QUIT", "HUP", "KILL", "USR1", "USR2", "ALRM", "WINCH", "PWR"];
-    if SIGNALS.contains(&text.strip_prefix("SIG").unwrap_or(text)) {
+    let names = SIGNALS.map(|(name, _)| name);
+    if names.contains(&text.strip_prefix("SIG").unwrap_or(text)) {
         return Ok(());
     }
     Err(format!(
         "`{}` is no signal that stops a program; wanted one of `SIG{}`",
         shortened(text),
-        SIGNALS.join("`, `SIG")
+        names.join("`, `SIG")
     ))
 }
 
 fn timezone(text: &str) -> Result<(), String> {
-    match text.parse::<chrono_tz::Tz>() {
-        Ok(_) => Ok(()),
-        Err(_) => Err(format!("`{}` is no time zone; one is written as `Europe/Berlin`", shortened(text))),
-    }
+    Zone::parse(text).map(drop).map_err(|e| e.to_string())
 }
 
 fn schedule(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
     }
-    Schedule::parse(text).map(drop).map_err(|e| e.to_string())
+    super::schedule::check(text).map_err(|e| e.to_string())
 }

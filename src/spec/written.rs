@@ -8,8 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{ARGS_AND_ENV_LEN_MAX, FIELDS, REPLICAS_MAX, STRING_LEN_MAX};
 use super::mistake::{Mistake, Mistakes};
+use super::schedule::{ScheduleError, Zone};
 use super::tree::{self, Fields, Node};
-use super::{Constraints, CronSpec, EnvVar, NamedPlace, Place, Placement, RunMode, ServiceSpec, check};
+use super::{
+    Constraints, CronScope, CronSpec, EnvVar, NamedPlace, Place, Placement, RunMode, ServiceSpec, check, cron,
+    execution,
+};
 use crate::capacity::CgroupLayout;
 use crate::ids::{NodeName, ServiceName};
 
@@ -75,6 +79,9 @@ impl<'a> Rules<'a> {
             env,
             placement: placement?,
             constraints,
+            singleton: self.asked("singleton").is_some(),
+            confinement: execution::confinement(self.top),
+            supervision: execution::supervision(self.top),
             mode: mode?,
         })
     }
@@ -91,9 +98,6 @@ impl<'a> Rules<'a> {
     }
 
     fn run_mode(&mut self, cron: bool) -> Option<RunMode> {
-        let schedule = self.asked("cronSchedule");
-        let max_retries = self.either("jobMaxRetries", "cronMaxRetries");
-        let timeout_seconds = self.either("jobTimeoutSeconds", "cronTimeoutSeconds");
         if !cron {
             for name in CRON_FIELDS {
                 if self.asked(name).is_some() {
@@ -102,23 +106,25 @@ impl<'a> Rules<'a> {
             }
             return Some(RunMode::Service);
         }
-        let Some(schedule) = schedule else {
+        let Some(schedule) = self.asked("cronSchedule") else {
             self.wrong("cronSchedule", "missing; `runMode: cron` needs the times to run at");
             return None;
         };
-        Some(RunMode::Cron(CronSpec {
+        let cron = CronSpec {
             schedule: schedule.text()?.trim().to_owned(),
-            max_retries: u32::try_from(max_retries).ok()?,
-            timeout_seconds,
-        }))
-    }
-
-    /// The number in `name` or in its older spelling; 0 where neither is given.
-    fn either(&mut self, name: &str, older: &str) -> u64 {
-        if tree::field(self.top, name).is_some() && tree::field(self.top, older).is_some() {
-            self.wrong(older, format!("means the same as `{name}`; give one of them"));
+            timezone: text(self.top, "timezone").map_or(Ok(Zone::UTC), Zone::parse).ok()?,
+            scope: cron::scope(self.top),
+            policy: cron::policy(self.top),
+        };
+        // Whether it ever fires is the one thing that depends on name and zone; all else about the text was told before.
+        match cron.slots(text(self.top, "name").unwrap_or_default()) {
+            Ok(_) => Some(RunMode::Cron(cron)),
+            Err(never @ ScheduleError::NeverFires(_)) => {
+                self.wrong("cronSchedule", never.to_string());
+                None
+            }
+            Err(_) => None,
         }
-        whole(self.top, name).or_else(|| whole(self.top, older)).unwrap_or(0)
     }
 
     fn placement(&mut self, cron: bool) -> Option<Placement> {
@@ -166,10 +172,11 @@ impl<'a> Rules<'a> {
                     );
                 }
                 "any" => set = replicas.map(|replicas| Placement::Cluster { replicas }),
-                "all" if cron => {
+                "all" if cron && cron::scope(self.top) == CronScope::Cluster => {
                     self.wrong(
                         format!("{path}.name"),
-                        "a cron spec runs once for each due time; leave out `nodes` to let any node run it",
+                        "a cron spec runs once for each due time; leave out `nodes` to let any node run it, or give \
+                         `cronScope: node` to let each node run it",
                     );
                 }
                 "all" => set = replicas.map(|replicas| Placement::EachNode { replicas }),
@@ -257,13 +264,11 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The rules between fields that this version refuses anyway: told now, so that no file passes today that a later version
-    /// has to refuse.
+    /// The rules between fields. Those of fields that this version refuses anyway are told too, so that no file passes today that
+    /// a later version has to refuse.
     fn between_fields(&mut self) {
-        let (soft, hard) = (whole(self.top, "memoryMB").unwrap_or(0), whole(self.top, "memoryMaxMB").unwrap_or(0));
-        if hard != 0 && hard < soft {
-            self.wrong("memoryMaxMB", format!("found `{hard}`, wanted at least the {soft} of `memoryMB`"));
-        }
+        execution::between_fields(self.top, &mut self.mistakes);
+        cron::between_fields(self.top, &mut self.mistakes);
         let mode = text(self.top, "mode").unwrap_or("exec");
         for name in ["landlock", "jail"] {
             if mode != name && self.asked(name).is_some() {
@@ -277,14 +282,15 @@ impl<'a> Rules<'a> {
                 .map(|place| in_map(place, "replicas").and_then(as_whole).unwrap_or(1))
                 .fold(0, u64::saturating_add),
         };
+        if self.asked("singleton").is_some() && self.is_cron() == Some(true) {
+            self.wrong("singleton", "is for services; a cron spec has one run a due time, and `concurrencyPolicy`");
+        }
         if self.asked("singleton").is_some() && total > 1 {
             self.wrong("singleton", format!("found {total} instances, wanted 1"));
         }
-        if self.asked("cronAllowConcurrent").is_some() && tree::field(self.top, "concurrencyPolicy").is_some() {
-            self.wrong("cronAllowConcurrent", "means `concurrencyPolicy: allow`; give one of them");
-        }
-        if self.asked("catchUpWindowSeconds").is_some() && text(self.top, "catchUp") != Some("all") {
-            self.wrong("catchUpWindowSeconds", "needs `catchUp: all`");
+        let is_all = |place: &Node| in_map(place, "name").and_then(Node::text) == Some("all");
+        if self.asked("singleton").is_some() && self.list("nodes").iter().any(is_all) {
+            self.wrong("singleton", "is one instance in the cluster; `name: all` asks for one on each node");
         }
         if let Some(Node::Map(health)) = tree::field(self.top, "health") {
             let probes = ["http", "tcp", "exec"].into_iter().filter(|name| tree::field(health, name).is_some()).count();
@@ -313,11 +319,12 @@ impl<'a> Rules<'a> {
 }
 
 /// Fields that say nothing about a service.
-const CRON_FIELDS: [&str; 15] = [
+const CRON_FIELDS: [&str; 16] = [
     "cronSchedule",
     "cronScope",
     "timezone",
     "jobMaxRetries",
+    "jobRetryBackoffSeconds",
     "jobTimeoutSeconds",
     "cronMaxRetries",
     "cronTimeoutSeconds",

@@ -2,12 +2,17 @@ use proptest::prelude::*;
 
 use super::{parsed, refused};
 use crate::capacity::CgroupLayout;
+use crate::confinement::{
+    Capabilities, Confinement, Group, Landlock, Limits, LocalPort, Modes, Namespaces, Network, PathRule, Protocol,
+};
 use crate::ids::{NodeName, ServiceName};
+use crate::spec::execution::SIGNALS;
 use crate::spec::fields::{FIELDS, Field, Shape};
+use crate::spec::schedule::Zone;
 use crate::spec::tree::Node;
 use crate::spec::{
-    Constraints, CronSpec, EnvVar, NamedPlace, Place, Placement, RunMode, ServiceSpec, StoredError, WRITTEN_LEN_MAX,
-    json_schema,
+    CatchUp, Concurrency, Constraints, CronPolicy, CronScope, CronSpec, EnvVar, NamedPlace, OnNodeLoss, Place,
+    Placement, Restart, RunMode, SECONDS_MAX, ServiceSpec, StoredError, Supervision, WRITTEN_LEN_MAX, json_schema,
 };
 
 /// Any text without NUL: with quotes, line breaks, control characters, and words that YAML takes for something else.
@@ -73,13 +78,48 @@ fn placement() -> impl Strategy<Value = Placement> {
 }
 
 fn mode() -> impl Strategy<Value = RunMode> {
-    let schedule = prop::sample::select(vec!["0 3 * * *", "*/10 * * * * *", "@every 1h30m", "@daily", "0 0 * * MON#1"]);
+    let schedules = ["0 3 * * *", "*/10 * * * * *", "@every 1h30m", "@daily", "0 0 * * MON#1", "H H(0-3) * * *"];
+    let zones: Vec<Zone> = Zone::all().collect();
+    let when = (prop::sample::select(schedules.to_vec()), prop::sample::select(zones), any::<bool>());
     prop_oneof![
         Just(RunMode::Service),
-        (schedule, 0..=1000_u32, 0..=1_000_000_u64).prop_map(|(schedule, max_retries, timeout_seconds)| {
-            RunMode::Cron(CronSpec { schedule: schedule.to_owned(), max_retries, timeout_seconds })
+        (when, policy()).prop_map(|((schedule, timezone, is_node), policy)| {
+            let scope = if is_node { CronScope::Node } else { CronScope::Cluster };
+            RunMode::Cron(CronSpec { schedule: schedule.to_owned(), timezone, scope, policy })
         }),
     ]
+}
+
+fn policy() -> impl Strategy<Value = CronPolicy> {
+    let concurrency = prop::sample::select(vec![Concurrency::Skip, Concurrency::Allow, Concurrency::Replace]);
+    let catch_up = prop_oneof![
+        Just(CatchUp::Latest),
+        Just(CatchUp::None),
+        Just(CatchUp::All { window_seconds: 86_400 }),
+        (1..=SECONDS_MAX).prop_map(|window_seconds| CatchUp::All { window_seconds }),
+    ];
+    let on_node_loss = prop::sample::select(vec![OnNodeLoss::Fail, OnNodeLoss::Rerun]);
+    let times = (1..=SECONDS_MAX, 1..=3_600_u64, 0..=SECONDS_MAX);
+    let counts = (1..=1_000_u32, 0..=1_000_u32);
+    (concurrency, catch_up, on_node_loss, any::<bool>(), times, counts).prop_map(
+        |(concurrency, catch_up, on_node_loss, suspend, times, (history_limit, max_retries))| {
+            let (starting_deadline_seconds, retry_backoff_seconds, timeout_seconds) = times;
+            let otherwise = CronPolicy::default().retry_backoff_seconds;
+            // Without a retry a pause before it cannot be asked for.
+            let retry_backoff_seconds = if max_retries == 0 { otherwise } else { retry_backoff_seconds };
+            CronPolicy {
+                concurrency,
+                catch_up,
+                starting_deadline_seconds,
+                on_node_loss,
+                suspend,
+                history_limit,
+                max_retries,
+                retry_backoff_seconds,
+                timeout_seconds,
+            }
+        },
+    )
 }
 
 fn constraints() -> impl Strategy<Value = Constraints> {
@@ -99,19 +139,107 @@ fn spec() -> impl Strategy<Value = ServiceSpec> {
     let env = prop::collection::btree_map("[A-Za-z_.\u{e9}][A-Za-z0-9_.]{0,8}", text(), 0..5)
         .prop_map(|env| env.into_iter().map(|(name, value)| EnvVar { name, value }).collect());
     let args = prop::collection::vec(text(), 0..5);
-    (name(), "[A-Za-z0-9._+-]{1,20}", command, args, env, placement(), constraints(), mode()).prop_map(
-        |(name, tag, command, args, env, placement, constraints, mode)| {
+    let held = (confinement(), supervision());
+    (name(), "[A-Za-z0-9._+-]{1,20}", command, args, env, placement(), constraints(), mode(), held).prop_map(
+        |(name, tag, command, args, env, placement, constraints, mode, (confinement, supervision))| {
             let name = ServiceName::new(&name).unwrap();
-            let mut spec = ServiceSpec { name, tag, command, args, env, placement, constraints, mode };
-            if matches!(spec.mode, RunMode::Cron(_)) {
+            let singleton =
+                mode == RunMode::Service && placement == Placement::Cluster { replicas: 1 } && args.is_empty();
+            let mut spec = ServiceSpec {
+                name,
+                tag,
+                command,
+                args,
+                env,
+                placement,
+                constraints,
+                singleton,
+                confinement,
+                supervision,
+                mode,
+            };
+            if let RunMode::Cron(cron) = &spec.mode {
                 match &mut spec.placement {
                     Placement::Named(places) => places.iter_mut().for_each(|place| place.replicas = 1),
+                    Placement::EachNode { replicas } if cron.scope == CronScope::Node => *replicas = 1,
                     other => *other = Placement::Cluster { replicas: 1 },
                 }
             }
             spec
         },
     )
+}
+
+fn confinement() -> impl Strategy<Value = Confinement> {
+    let user = prop::option::of("[a-z]{1,8}");
+    let capabilities = prop::option::of((0..=Capabilities::ALL.0).prop_map(Capabilities));
+    let namespaces = any::<[bool; 3]>().prop_map(|[pid, ipc, mount]| Namespaces { pid, ipc, mount });
+    let rest = (prop::option::of(landlock()), any::<bool>(), any::<bool>());
+    (user, capabilities, limits(), namespaces, network(), rest).prop_map(
+        |(user, capabilities, limits, namespaces, network, (landlock, best_effort, strict))| Confinement {
+            user,
+            capabilities,
+            limits,
+            namespaces,
+            network,
+            // Without Landlock there is nothing to be strict about.
+            require_strict: strict && landlock.is_some(),
+            landlock,
+            best_effort,
+        },
+    )
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let cpu = prop_oneof![Just(0_u32), 10_u32..100_000];
+    let parent = prop::option::of("/?[a-z]{1,5}(/[a-z]{1,5})?");
+    (0_u64..1000, 0_u64..1000, cpu, 1_u32..100_000, parent).prop_map(
+        |(low, more, cpu_millicores, pids_max, cgroup_parent)| Limits {
+            memory_low: low << 20,
+            memory_max: (low + more) << 20,
+            cpu_millicores,
+            pids_max,
+            cgroup_parent,
+        },
+    )
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let port = (1_025_u16.., protocol).prop_map(|(port, protocol)| LocalPort { port, protocol });
+    prop_oneof![
+        Just(Network::Host),
+        "/[a-z]{1,9}".prop_map(Network::Join),
+        prop::collection::vec(port, 0..4).prop_map(Network::Loopback),
+    ]
+}
+
+fn landlock() -> impl Strategy<Value = Landlock> {
+    let groups = prop::sample::subsequence(Group::ALL.to_vec(), 0..=Group::ALL.len());
+    let modes = any::<[bool; 3]>().prop_map(|[write, execute, create]| Modes { read: true, write, execute, create });
+    let rule = ("/?[a-z]{1,9}", modes).prop_map(|(path, modes)| PathRule { path, modes });
+    let ports = || prop::option::of(prop::collection::vec(1_u16.., 0..3));
+    let paths = prop::collection::vec(rule, 0..4);
+    (groups, paths, ports(), ports(), any::<bool>(), any::<bool>()).prop_map(
+        |(groups, paths, bind_ports, connect_ports, scope_signals, scope_abstract_sockets)| Landlock {
+            groups,
+            paths,
+            bind_ports,
+            connect_ports,
+            scope_signals,
+            scope_abstract_sockets,
+        },
+    )
+}
+
+fn supervision() -> impl Strategy<Value = Supervision> {
+    let restart = prop_oneof![Just(Restart::Always), Just(Restart::OnFailure), Just(Restart::Never)];
+    let signal = prop::sample::select(SIGNALS.map(|(_, number)| number).to_vec());
+    (restart, signal, 0..1000_u64).prop_map(|(restart, stop_signal, stop_grace_seconds)| Supervision {
+        restart,
+        stop_signal,
+        stop_grace_seconds,
+    })
 }
 
 /// Any tree out of the schema's own words, most of it wrong: what a clever stranger would send.
@@ -171,15 +299,21 @@ proptest! {
     }
 
     #[test]
-    fn placement_and_schedule_are_no_part_of_the_launch(one in spec(), placement in placement(), mode in mode()) {
-        let other = ServiceSpec { placement, mode, ..one.clone() };
+    fn placement_schedule_and_supervision_are_no_part_of_the_launch(
+        one in spec(),
+        placement in placement(),
+        mode in mode(),
+        supervision in supervision(),
+    ) {
+        let other = ServiceSpec { placement, mode, supervision, ..one.clone() };
         prop_assert_eq!(one.launch_hash_input(), other.launch_hash_input());
     }
 
     #[test]
     fn all_else_is_part_of_the_launch(one in spec(), other in spec()) {
         let launch = |spec: &ServiceSpec| {
-            (spec.name.clone(), spec.tag.clone(), spec.command.clone(), spec.args.clone(), spec.env.clone())
+            let program = (spec.name.clone(), spec.tag.clone(), spec.command.clone(), spec.args.clone());
+            (program, spec.env.clone(), spec.confinement.clone())
         };
         prop_assert_eq!(launch(&one) == launch(&other), one.launch_hash_input() == other.launch_hash_input());
         let changed = ServiceSpec { args: [one.args.clone(), vec![String::new()]].concat(), ..one.clone() };
@@ -250,6 +384,14 @@ fn the_stored_form_is_fixed() {
         String::from_utf8(cron.to_stored()).unwrap(),
         r#"{"version":1,"name":"job","tag":"v1","replicas":1,"runMode":"cron","cronSchedule":"@daily","jobMaxRetries":2}"#
     );
+    let all = "{name: job, tag: v1, nodes: [{name: all}], cronSchedule: '0 3 * * *', cronScope: node, \
+               timezone: Europe/Berlin, jobMaxRetries: 2, jobRetryBackoffSeconds: 5, jobTimeoutSeconds: 60, \
+               concurrencyPolicy: replace, catchUp: all, catchUpWindowSeconds: 3600, startingDeadlineSeconds: 30, \
+               onNodeLoss: rerun, suspend: true, historyLimit: 5}";
+    assert_eq!(
+        String::from_utf8(parsed(all).to_stored()).unwrap(),
+        r#"{"version":1,"name":"job","tag":"v1","nodes":[{"name":"all","replicas":1}],"runMode":"cron","cronSchedule":"0 3 * * *","cronScope":"node","timezone":"Europe/Berlin","jobMaxRetries":2,"jobRetryBackoffSeconds":5,"jobTimeoutSeconds":60,"concurrencyPolicy":"replace","catchUp":"all","catchUpWindowSeconds":3600,"startingDeadlineSeconds":30,"onNodeLoss":"rerun","suspend":true,"historyLimit":5}"#
+    );
 }
 
 #[test]
@@ -281,7 +423,7 @@ fn the_schema_has_every_field_and_its_rules() {
     assert_eq!(schema["properties"]["runMode"]["enum"], serde_json::json!(["service", "cron"]));
     assert_eq!(schema["properties"]["nodes"]["items"]["required"], serde_json::json!(["name"]));
     let description = |value: &serde_json::Value| value["description"].as_str().unwrap().to_owned();
-    assert!(description(&schema["properties"]["landlock"]).ends_with("(not carried out yet)"));
+    assert!(description(&schema["properties"]["health"]).ends_with("(not carried out yet)"));
     let secret = &schema["properties"]["env"]["items"]["properties"]["valueFromSecret"];
     assert!(description(secret).ends_with("(not carried out yet)"));
     assert!(!description(&schema["properties"]["replicas"]).contains("not carried out"));

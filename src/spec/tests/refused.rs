@@ -221,7 +221,8 @@ fn cron_keeps_its_rules() {
         ),
         (
             "cronSchedule: '@daily'\nnodes: [{name: all}]",
-            "`nodes[0].name`: a cron spec runs once for each due time; leave out `nodes` to let any node run it",
+            "`nodes[0].name`: a cron spec runs once for each due time; leave out `nodes` to let any node run it, or give \
+             `cronScope: node` to let each node run it",
         ),
         (
             "cronSchedule: '@daily'\njobMaxRetries: 1\ncronMaxRetries: 1",
@@ -232,10 +233,37 @@ fn cron_keeps_its_rules() {
             "`jobMaxRetries`: found `1001`, wanted a whole number of at most 1000",
         ),
         (
-            "cronSchedule: '@daily'\ncronAllowConcurrent: true",
-            "`cronAllowConcurrent`: not carried out by this version of narun",
+            "cronSchedule: '@daily'\ncronAllowConcurrent: true\nconcurrencyPolicy: skip",
+            "`cronAllowConcurrent`: means `concurrencyPolicy: allow`; give one of them",
         ),
-        ("cronSchedule: '@daily'\ntimezone: Europe/Berlin", "`timezone`: not carried out by this version of narun"),
+        (
+            "cronSchedule: '@daily'\ntimezone: europe/berlin",
+            "`timezone`: `europe/berlin` is no time zone; did you mean `Europe/Berlin`?",
+        ),
+        (
+            "cronSchedule: '@daily'\nconcurrencyPolicy: Forbid",
+            "`concurrencyPolicy`: found text `Forbid`, wanted `skip`, `allow` or `replace`",
+        ),
+        ("cronSchedule: '@daily'\ncatchUp: some", "`catchUp`: found text `some`, wanted `latest`, `none` or `all`"),
+        ("cronSchedule: '@daily'\ncatchUpWindowSeconds: 60", "`catchUpWindowSeconds`: needs `catchUp: all`"),
+        (
+            "cronSchedule: '@daily'\nstartingDeadlineSeconds: 0",
+            "`startingDeadlineSeconds`: found `0`, wanted a whole number of at least 1",
+        ),
+        (
+            "cronSchedule: '@daily'\nhistoryLimit: 1001",
+            "`historyLimit`: found `1001`, wanted a whole number of at most 1000",
+        ),
+        (
+            "cronSchedule: '@daily'\njobRetryBackoffSeconds: 5",
+            "`jobRetryBackoffSeconds`: needs `jobMaxRetries`, which is 0",
+        ),
+        ("cronSchedule: 0 0 H(30-31) 2 *", "`cronSchedule`: `0 0 H(30-31) 2 *` never fires: no date matches it"),
+        ("cronSchedule: 'H(0-60) * * * *'", "`cronSchedule`: minute `H(0-60)`: `60` is not a number from 0 to 59"),
+        ("timezone: Europe/Berlin", &format!("`timezone`: {needs_cron}")),
+        ("suspend: true", &format!("`suspend`: {needs_cron}")),
+        ("catchUp: none", &format!("`catchUp`: {needs_cron}")),
+        ("cronScope: node", &format!("`cronScope`: {needs_cron}")),
         ("runMode: service\ncronSchedule: '@daily'", &format!("`cronSchedule`: {needs_cron}")),
         ("jobMaxRetries: 3", &format!("`jobMaxRetries`: {needs_cron}")),
         ("cronTimeoutSeconds: 30", &format!("`cronTimeoutSeconds`: {needs_cron}")),
@@ -249,44 +277,47 @@ fn what_is_not_carried_out_is_refused_by_name() {
     let not_yet = |path: &str| format!("`{path}`: not carried out by this version of narun");
     for (path, lines) in [
         ("spread", "spread: zone"),
-        ("singleton", "singleton: true"),
         ("mounts", "mounts: [{path: etc/app.conf, source: {objectStore: app.conf}}]"),
-        ("user", "user: nobody"),
-        ("memoryMB", "memoryMB: 64"),
-        ("memoryMaxMB", "memoryMaxMB: 64"),
-        ("cpuCores", "cpuCores: 0.5"),
-        ("pidsMax", "pidsMax: 4096"),
-        ("cgroupParent", "cgroupParent: apps"),
-        ("networkNamespacePath", "networkNamespacePath: /run/netns/a"),
-        ("namespaces", "namespaces: [pid, ipc]"),
-        ("nonet", "nonet: true"),
-        ("nonet", "nonet: {}"),
-        ("nonet", "nonet: {localPorts: [{port: 8080, protocol: udp}]}"),
         ("metrics", "metrics: {port: 9100}"),
         ("health", "health: {http: {port: 80, path: /}}"),
         ("sockets", "sockets: [{name: http, address: '0.0.0.0:80'}]"),
-        ("stopSignal", "stopSignal: SIGINT"),
-        ("stopGraceSeconds", "stopGraceSeconds: 30"),
     ] {
         one_mistake(lines, &not_yet(path));
     }
-    for (path, word, lines) in [
-        ("mode", "landlock", "mode: landlock"),
-        ("order", "start-first", "order: start-first"),
-        ("enforce", "best-effort", "enforce: best-effort"),
-        ("require", "strict", "require: strict"),
-        ("restart", "on-failure", "restart: on-failure"),
-    ] {
-        let expected = format!("`{path}`: `{word}` is not carried out by this version of narun");
-        exactly(&format!("name: web\ntag: v1\n{lines}"), &[&expected]);
-    }
     exactly(
-        "name: web\ntag: v1\nmode: landlock\nlandlock: {stdio: true, paths: [{path: /srv, modes: rwc}], bindPorts: [80]}",
-        &["`mode`: `landlock` is not carried out by this version of narun", &not_yet("landlock")],
+        "name: web\ntag: v1\norder: start-first",
+        &["`order`: `start-first` is not carried out by this version of narun"],
     );
+}
+
+#[test]
+fn sandbox_and_limits_keep_their_rules() {
+    for (lines, expected) in [
+        ("cpuCores: 0.001", "`cpuCores`: found `0.001`, wanted at least 0.01"),
+        ("memoryMB: 64\nmemoryMaxMB: 32", "`memoryMaxMB`: found `32`, wanted at least the 64 of `memoryMB`"),
+        ("cgroupParent: ../x", "`cgroupParent`: `../x` holds `.` or `..`; wanted the path of a group from the root"),
+        (
+            "capabilities: [NET_BIND_SERVISE]",
+            "`capabilities[0]`: `NET_BIND_SERVISE` is no capability; did you mean `NET_BIND_SERVICE`? `all` keeps every one",
+        ),
+        ("landlock: {tmp: true}", "`landlock`: needs `mode: landlock`"),
+        ("require: strict", "`require`: needs `mode: landlock`, whose rules it is about"),
+        (
+            "networkNamespacePath: /run/netns/a\nnonet: true",
+            "`nonet`: `networkNamespacePath` names another network; give one of them",
+        ),
+        (
+            "nonet: {localPorts: [{port: 80}]}",
+            "`nonet.localPorts[0].port`: found `80`, wanted a whole number of at least 1025",
+        ),
+    ] {
+        one_mistake(lines, expected);
+    }
+    let jails = "`mode`: `jail` is a sandbox of FreeBSD, and this narun runs on Linux; `landlock` is its like";
+    exactly("name: web\ntag: v1\nmode: jail", &[jails]);
     exactly(
         "name: web\ntag: v1\nmode: jail\njail: {ip4Addresses: [10.0.0.1]}",
-        &["`mode`: `jail` is not carried out by this version of narun", &not_yet("jail")],
+        &["`jail`: not carried out by this version of narun", jails],
     );
 }
 
@@ -326,7 +357,12 @@ fn what_is_not_carried_out_is_checked_all_the_same() {
         ("health: {}", "`health`: found 0 probes"),
         ("health: {tcp: {port: 1}, http: {port: 1}}", "`health`: found 2 probes"),
         ("sockets: [{name: a, address: '80'}]", "`sockets[0].address`: `80` is no address"),
+        ("cronSchedule: '@daily'\nsingleton: true", "`singleton`: is for services"),
         ("singleton: true\nreplicas: 2", "`singleton`: found 2 instances, wanted 1"),
+        (
+            "singleton: true\nnodes: [{name: all, replicas: 1}]",
+            "`singleton`: is one instance in the cluster; `name: all`",
+        ),
         ("cronSchedule: '@daily'\ncatchUpWindowSeconds: 60", "`catchUpWindowSeconds`: needs `catchUp: all`"),
         ("constraints: {platform: linux}", "`constraints.platform`: `linux` is no platform"),
         ("constraints: {labels: {zone: [a]}}", "`constraints.labels.zone`: found a list, wanted text"),
@@ -348,7 +384,7 @@ fn what_is_not_carried_out_is_checked_all_the_same() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     exactly(
-        "name: My App\nreplicas: 0\nCPUCores: 2\nenv: [{name: 'A B'}, {name: B, value: [x]}]\nargs: x\nmemoryMB: 64\nrunMode: cron\n",
+        "name: My App\nreplicas: 0\nCPUCores: 2\nenv: [{name: 'A B'}, {name: B, value: [x]}]\nargs: x\nspread: zone\nrunMode: cron\n",
         &[
             "`name`: `My App` holds `M`; a name is made of the letters a-z, digits, `-`, `_` and `.`",
             "`tag`: missing",
@@ -357,7 +393,7 @@ fn all_mistakes_are_told_at_once() {
             "`env[0].name`: `A B` holds ` `; it is made of anything but spaces and `=`",
             "`env[1].value`: found a list, wanted text",
             "`args`: found text `x`, wanted a list",
-            "`memoryMB`: not carried out by this version of narun",
+            "`spread`: not carried out by this version of narun",
             "`cronSchedule`: missing; `runMode: cron` needs the times to run at",
         ],
     );

@@ -1,7 +1,11 @@
 use super::parsed;
 use crate::capacity::CgroupLayout;
 use crate::ids::NodeName;
-use crate::spec::{Constraints, CronSpec, EnvVar, Flags, NamedPlace, Place, Placement, RunMode, ServiceSpec};
+use crate::spec::schedule::Zone;
+use crate::spec::{
+    CatchUp, Concurrency, Constraints, CronPolicy, CronScope, CronSpec, EnvVar, Flags, NamedPlace, OnNodeLoss, Place,
+    Placement, RunMode, ServiceSpec,
+};
 
 fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
@@ -131,9 +135,8 @@ fn constraints_say_what_a_node_must_have() {
 
 #[test]
 fn cron_is_read_in_both_spellings() {
-    let cron = |max_retries, timeout_seconds| {
-        RunMode::Cron(CronSpec { schedule: "0 3 * * *".to_owned(), max_retries, timeout_seconds })
-    };
+    let cron =
+        |max_retries, timeout_seconds| cron(CronPolicy { max_retries, timeout_seconds, ..CronPolicy::default() });
     assert_eq!(mode("runMode: cron\ncronSchedule: 0 3 * * *"), cron(0, 0));
     assert_eq!(
         mode("runMode: cron\ncronSchedule: ' 0 3 * * * '\njobMaxRetries: 2\njobTimeoutSeconds: 60"),
@@ -142,6 +145,9 @@ fn cron_is_read_in_both_spellings() {
     // One line of predecessors had no `runMode`.
     let older = "cronSchedule: 0 3 * * *\ncronMaxRetries: 2\ncronTimeoutSeconds: 60\ncronAllowConcurrent: false";
     assert_eq!(mode(older), cron(2, 60));
+    let allowed = mode("cronSchedule: 0 3 * * *\ncronAllowConcurrent: true");
+    assert_eq!(allowed, mode("cronSchedule: 0 3 * * *\nconcurrencyPolicy: allow"));
+    assert_ne!(allowed, cron(0, 0));
     assert_eq!(mode(""), RunMode::Service);
     assert_eq!(mode("runMode: service\njobMaxRetries: 0\ncronSchedule: ''"), RunMode::Service);
     assert_eq!(placement("cronSchedule: '@daily'\nreplicas: 1"), Placement::Cluster { replicas: 1 });
@@ -152,6 +158,73 @@ fn cron_is_read_in_both_spellings() {
             NamedPlace { node: Place::Local, replicas: 1 },
         ])
     );
+}
+
+fn cron(policy: CronPolicy) -> RunMode {
+    let (timezone, scope) = (Zone::UTC, CronScope::Cluster);
+    RunMode::Cron(CronSpec { schedule: "0 3 * * *".to_owned(), timezone, scope, policy })
+}
+
+#[test]
+fn policies_of_cron_specs_say_what_they_are_to_say() {
+    let with = |lines: &str| match mode(&format!("cronSchedule: 0 3 * * *\n{lines}")) {
+        RunMode::Cron(cron) => cron,
+        RunMode::Service => panic!("`{lines}` made a service"),
+    };
+    let policy = CronPolicy::default();
+    assert_eq!(with("").policy, policy);
+    assert_eq!(
+        (policy.concurrency, policy.catch_up, policy.on_node_loss),
+        (Concurrency::Skip, CatchUp::Latest, OnNodeLoss::Fail)
+    );
+    assert_eq!((policy.starting_deadline_seconds, policy.history_limit, policy.suspend), (60, 20, false));
+    for (lines, expected) in [
+        ("concurrencyPolicy: replace", CronPolicy { concurrency: Concurrency::Replace, ..policy }),
+        ("catchUp: none", CronPolicy { catch_up: CatchUp::None, ..policy }),
+        ("catchUp: all", CronPolicy { catch_up: CatchUp::All { window_seconds: 86_400 }, ..policy }),
+        (
+            "catchUp: all\ncatchUpWindowSeconds: 60",
+            CronPolicy { catch_up: CatchUp::All { window_seconds: 60 }, ..policy },
+        ),
+        ("startingDeadlineSeconds: 5", CronPolicy { starting_deadline_seconds: 5, ..policy }),
+        ("onNodeLoss: rerun", CronPolicy { on_node_loss: OnNodeLoss::Rerun, ..policy }),
+        ("suspend: true", CronPolicy { suspend: true, ..policy }),
+        ("historyLimit: 1000", CronPolicy { history_limit: 1_000, ..policy }),
+        (
+            "jobMaxRetries: 3\njobRetryBackoffSeconds: 10",
+            CronPolicy { max_retries: 3, retry_backoff_seconds: 10, ..policy },
+        ),
+        ("jobTimeoutSeconds: 9", CronPolicy { timeout_seconds: 9, ..policy }),
+        ("catchUp: latest\ncatchUpWindowSeconds: 86400\nhistoryLimit: 20\nstartingDeadlineSeconds: 60", policy),
+    ] {
+        assert_eq!(with(lines).policy, expected, "{lines}");
+    }
+    assert_eq!(with("timezone: Europe/Berlin").timezone.name(), "Europe/Berlin");
+    assert_eq!(with("timezone: UTC").timezone, Zone::UTC);
+    assert_eq!(with("cronScope: node").scope, CronScope::Node);
+    assert_eq!(
+        placement("cronSchedule: '@daily'\ncronScope: node\nnodes: [{name: all}]"),
+        Placement::EachNode { replicas: 1 }
+    );
+}
+
+#[test]
+fn pauses_between_retries_double_up_to_a_limit() {
+    let pauses = |first| {
+        let policy = CronPolicy { retry_backoff_seconds: first, ..CronPolicy::default() };
+        [1, 2, 3, 4, 40, u32::MAX].map(|retry| policy.retry_pause(retry).as_secs())
+    };
+    assert_eq!(pauses(2), [2, 4, 8, 16, 300, 300]);
+    assert_eq!(pauses(3_600), [3_600; 6], "one that is longer than the limit stays as it is");
+}
+
+#[test]
+fn a_policy_is_no_part_of_what_runs() {
+    let with = |lines: &str| parsed(&format!("name: job\ntag: v1\ncronSchedule: '@daily'\n{lines}"));
+    let (one, other) =
+        (with(""), with("concurrencyPolicy: allow\nsuspend: true\ntimezone: Asia/Tokyo\nhistoryLimit: 1"));
+    assert_ne!(one.to_stored(), other.to_stored());
+    assert_eq!(one.launch_hash_input(), other.launch_hash_input());
 }
 
 #[test]
@@ -227,9 +300,11 @@ fn options_say_the_same_as_a_file() {
         cron_schedule: text("@daily"),
         job_max_retries: text("2"),
         job_timeout_seconds: text("60"),
+        timezone: text("Asia/Tokyo"),
         ..Flags::default()
     };
-    let expected = "name: job\ntag: v1\ncronSchedule: '@daily'\njobMaxRetries: 2\njobTimeoutSeconds: 60";
+    let expected =
+        "name: job\ntag: v1\ncronSchedule: '@daily'\njobMaxRetries: 2\njobTimeoutSeconds: 60\ntimezone: Asia/Tokyo";
     assert_eq!(ServiceSpec::from_flags(&flags).unwrap(), parsed(expected));
     let flags = Flags { node: text("n1"), run_mode: text("cron"), ..flags };
     assert_eq!(ServiceSpec::from_flags(&flags).unwrap(), parsed(&format!("{expected}\nnodes: [{{name: n1}}]")));
