@@ -1,12 +1,13 @@
-//! A PID namespace with one init for an instance: how its tree is held together where no control group can be written. Shell.
+//! A PID namespace with one init for an instance: on its specification's word, and where no control group can be written to hold its
+//! tree together. Shell.
 //!
 //! When the first process of a PID namespace dies the kernel kills all the others and waits for them (pid_namespaces(7)). That
 //! process is a small init of ours, forked by the keeper, which starts the program as its only child, reaps whatever is
 //! orphaned, and hands on how the program ended. The program is not the init itself: a first process ignores every signal that it
 //! has no handler for, and programs do not expect that.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +16,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::unistd::{self, ForkResult, Gid, Pid, Uid};
+use nix::unistd::{self, ForkResult, Pid};
 
 use super::cause::why;
-use super::launch::{LaunchError, Start, exit_with_report, run_order_or_exit};
+use super::forget;
+use super::launch::{LaunchError, Start, exit_with_report, run_order_or_exit, settle};
 use super::pidfd::PidFd;
 
 /// The folder in the data directory where inits are written down, a file each, named by the process number.
@@ -30,49 +32,11 @@ const SWEEP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What the program sees as its parent.
 const INIT: Pid = Pid::from_raw(1);
 
-/// Forks this process; the child is the first process of a new PID namespace and, where the user is not root, of a new user
-/// namespace, without which it would not be allowed. Gives the child's number, or none in the child.
-///
-/// # Safety
-/// This process must have one thread only: the child goes on with a copy of its memory, where the other threads' locks would
-/// never be released.
-pub(crate) unsafe fn fork_into_namespace() -> Result<Option<Pid>, LaunchError> {
-    let mut flags = libc::CLONE_NEWPID;
-    if !unistd::geteuid().is_root() {
-        flags |= libc::CLONE_NEWUSER;
-    }
-    // SAFETY: `clone_args` is plain numbers, for which zero means "none". Without a stack and CLONE_VM, clone3 is fork.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = u64::from(flags.unsigned_abs());
-    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    // SAFETY: the arguments live on this stack and the size is theirs; the caller vouches for the single thread.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
-    let number = Errno::result(result).map_err(|e| LaunchError::Namespace(e.into()))?;
-    let number = i32::try_from(number).expect("process numbers have 22 bits");
-    Ok((number != 0).then(|| Pid::from_raw(number)))
-}
-
-/// The ids of the user, taken before the namespace is made: inside, they are not mapped yet.
-#[derive(Clone, Copy)]
-pub(crate) struct User {
-    uid: Uid,
-    gid: Gid,
-}
-
-impl User {
-    /// Who runs this process.
-    pub(crate) fn current() -> Self {
-        Self { uid: unistd::geteuid(), gid: unistd::getegid() }
-    }
-}
-
 /// What the forked init does until the end. It writes the program's wait status (wait(2)) to `status`, then exits, and with it
 /// all that is left in the namespace.
-pub(crate) fn init(start: &Start<'_>, user: User, status: &OwnedFd) -> ! {
+pub(crate) fn init(start: &Start<'_>, status: &OwnedFd) -> ! {
     exit_with_report(start.report, || {
-        if !user.uid.is_root() {
-            map_user(user)?;
-        }
+        settle(start)?;
         // After the mapping, since a change of credentials clears it.
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| LaunchError::ParentDeath(e.into()))?;
         if parent_is_gone(start.report)? {
@@ -80,22 +44,10 @@ pub(crate) fn init(start: &Start<'_>, user: User, status: &OwnedFd) -> ! {
         }
         // SAFETY: forked from a process with one thread, so this one has only one too.
         match unsafe { unistd::fork() }.map_err(|e| LaunchError::Fork(e.into()))? {
-            ForkResult::Child => run_order_or_exit(&Start { parent: INIT, group: None, ..*start }),
+            ForkResult::Child => run_order_or_exit(&Start { parent: INIT, is_settled: true, ..*start }),
             ForkResult::Parent { child } => reap_until(child, status),
         }
     })
-}
-
-/// Maps the user onto itself, and nobody else.
-fn map_user(user: User) -> Result<(), LaunchError> {
-    let write = |path: &'static str, text: String| {
-        let result = File::options().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
-        result.map_err(|e| LaunchError::MapUser { path, cause: e.into() })
-    };
-    let User { uid, gid } = user;
-    write("/proc/self/setgroups", "deny".to_owned())?;
-    write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
 /// Whether the keeper had died before the parent-death signal was asked for. Its number says nothing in here (it is 0), but
@@ -107,16 +59,22 @@ fn parent_is_gone(report: &OwnedFd) -> Result<bool, LaunchError> {
 }
 
 /// Reaps everything until `program` ends, and hands on how. Holds no descriptor but `status`: the pipes and the report socket
-/// must close when the program's own copies do.
+/// must close when the program's own copies do. Holds next to no memory either, and lets nobody look into it.
+#[inline(never)]
 fn reap_until(program: Pid, status: &OwnedFd) -> ! {
     // A signal to the whole session or group must not end the init before its program has ended by it.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
+    // Cannot fail (PR_SET_DUMPABLE in prctl(2)).
+    let _ = prctl::set_dumpable(false);
     keep_only(status);
+    let (program, status) = (program.as_raw(), status.as_raw_fd());
     let mut raw = 0;
+    // SAFETY: what follows does not return and uses these three numbers alone.
+    unsafe { forget::all_but(&raw const raw) };
     loop {
         // SAFETY: waits for any child and writes its status to a local.
         let pid = unsafe { libc::waitpid(-1, &raw mut raw, 0) };
-        if pid == program.as_raw() {
+        if pid == program {
             break;
         }
         if pid == -1 && Errno::last() != Errno::EINTR {
@@ -124,9 +82,11 @@ fn reap_until(program: Pid, status: &OwnedFd) -> ! {
             break;
         }
     }
-    let _ = unistd::write(status, &raw.to_ne_bytes());
-    // SAFETY: ends this process at once, without the keeper's exit handlers.
-    unsafe { libc::_exit(0) }
+    // SAFETY: writes four bytes of a local, and ends this process at once, without the keeper's exit handlers.
+    unsafe {
+        libc::write(status, (&raw const raw).cast(), size_of_val(&raw));
+        libc::_exit(0)
+    }
 }
 
 fn keep_only(status: &OwnedFd) {

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
+use crate::confinement::{Confinement, Enforced};
 use crate::ids::{BlobHash, InstanceId, RunId};
-use crate::time::Wall;
+use crate::time::{Mono, Wall};
 
 /// One start of one instance.
 #[derive(Clone, PartialEq, Eq, Debug, minicbor::Encode, minicbor::Decode)]
@@ -47,6 +48,74 @@ pub struct LaunchPlan {
     /// The revision number that asked for this start; for people.
     #[n(10)]
     pub revision: u32,
+    /// What holds it.
+    #[n(11)]
+    #[cbor(default)]
+    pub confinement: Confinement,
+    /// The user that `confinement` names, as this host knows it. Put in by the process shell: names are looked up on the host.
+    #[n(12)]
+    pub identity: Option<Identity>,
+    /// How it is asked to stop where no node says so.
+    #[n(13)]
+    #[cbor(default)]
+    pub stop: Stop,
+    /// Whether it is an attempt of a cron spec's run, which the ledger knows.
+    #[n(14)]
+    #[cbor(default)]
+    pub is_job: bool,
+    /// When it is killed, unless that is put off: the end of the lease that it runs under, by the host's boot clock.
+    #[n(15)]
+    pub lease_until: Option<Mono>,
+}
+
+impl LaunchPlan {
+    /// Says who the user of its confinement is on this host. Where the environment has the user as it was written, it has its
+    /// name then.
+    pub fn take_identity(&mut self, identity: Identity) {
+        let written = self.confinement.user.as_deref();
+        let user = self.env.iter_mut().find(|(name, value)| name == "USER" && Some(value.as_str()) == written);
+        if let Some((_, value)) = user {
+            value.clone_from(&identity.name);
+        }
+        self.identity = Some(identity);
+    }
+}
+
+/// A user of this host, passwd(5) and group(5).
+#[derive(Clone, PartialEq, Eq, Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Identity {
+    /// Its name.
+    #[n(0)]
+    pub name: String,
+    /// Its number.
+    #[n(1)]
+    pub uid: u32,
+    /// Its primary group.
+    #[n(2)]
+    pub gid: u32,
+    /// All its groups, the primary one too.
+    #[n(3)]
+    pub groups: Vec<u32>,
+}
+
+/// How a program is asked to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub struct Stop {
+    /// The signal's number, signal(7).
+    #[n(0)]
+    pub signal: i32,
+    /// How long it has before its whole tree is killed, in milliseconds.
+    #[n(1)]
+    pub grace_ms: u64,
+}
+
+impl Default for Stop {
+    /// SIGTERM and ten seconds: the default of specifications, of containers and of most supervisors.
+    fn default() -> Self {
+        Self { signal: 15, grace_ms: 10_000 }
+    }
 }
 
 /// An instance as the keeper holds it: what the node finds again after its own restart.
@@ -65,6 +134,10 @@ pub struct Kept {
     /// How and when it ended, if it has.
     #[n(3)]
     pub ended: Option<Ended>,
+    /// What of its confinement it has.
+    #[n(4)]
+    #[cbor(default)]
+    pub enforced: Enforced,
 }
 
 /// How a process ended, from waitid(2).
@@ -80,6 +153,10 @@ pub struct Ended {
     /// When it was reaped.
     #[n(2)]
     pub at: Wall,
+    /// How many of its processes the kernel killed because they had used up their memory.
+    #[n(3)]
+    #[cbor(default)]
+    pub oom_kills: u32,
 }
 
 /// What the process shell reports to the engine.
@@ -95,6 +172,8 @@ pub enum ProcessEvent {
         pid: u32,
         /// When.
         at: Wall,
+        /// What of its confinement it has.
+        enforced: Enforced,
     },
     /// A launch failed; nothing runs.
     LaunchFailed {

@@ -3,6 +3,15 @@
 //! It is told what happened to the process and what is wished for, and says what to do next. Level-triggered: [`settle`] may be
 //! called at any time and as often as one likes; it gets from any state to what is wished.
 //!
+//! ```text
+//! Fetching --executable--> Starting --exec'ed--> Running --ended--> Over --again--> Backoff --in time--> Starting
+//!                             \--cannot be started---------------/   \--budget used up--> CrashLoop
+//!                                                                     \--not again--> Finished
+//! ```
+//!
+//! What ended is judged when it is settled next, by the policy of that moment, so that a change of policy holds at once: also for
+//! what has ended long ago.
+//!
 //! [`settle`]: Supervisor::settle
 
 use std::time::Duration;
@@ -10,19 +19,18 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 
 use super::backoff::Backoff;
-use super::plan::{Ended, Kept};
+use super::plan::{Ended, Kept, Stop};
+use crate::confinement::Enforced;
 use crate::crdt::roster::{InstanceReport, State};
 use crate::ids::{BlobHash, RunId};
-use crate::time::{Mono, Wall};
-
-/// How long a process has to end after SIGTERM, before its whole tree is killed.
-pub const STOP_GRACE: Duration = Duration::from_secs(10);
+use crate::spec::Restart;
+use crate::time::{Mono, Now, Wall};
 
 /// How long it must have been up to count as ready: most programs that cannot work say so and end within this time.
 pub const READY_AFTER: Duration = Duration::from_secs(1);
 
-/// SIGTERM, signal(7).
-const SIGTERM: i32 = 15;
+/// SIGKILL, signal(7): the end at once, also what the kernel sends to what has used up its memory.
+const SIGKILL: i32 = 9;
 
 /// Which start is wished for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +50,8 @@ pub struct Wish {
     pub executable: bool,
     /// Whether a running process of another target may be replaced now.
     pub may_replace: bool,
+    /// When it is started again.
+    pub restart: Restart,
 }
 
 /// What to do with a process.
@@ -70,10 +80,18 @@ enum Phase {
         kill_at: Mono,
         killed: bool,
     },
+    /// It ended or could not be started, after having been up for `healthy`; not yet judged.
+    Over {
+        at: Mono,
+        healthy: Duration,
+    },
     Backoff {
         until: Mono,
+        /// The same, for people.
+        retry_at: Wall,
     },
     CrashLoop,
+    Finished,
 }
 
 /// One instance on its node.
@@ -82,11 +100,16 @@ pub struct Supervisor {
     phase: Phase,
     target: Target,
     backoff: Backoff,
+    stop: Stop,
     run: Option<RunId>,
     started_at: Option<Wall>,
     restarts: u32,
     exit: Option<Ended>,
+    /// Whether its last start came to an end by itself: only then its policy may forbid another one. A start that failed, or that
+    /// was lost with the keeper or the host, is always made good.
+    ended_by_itself: bool,
     error: Option<String>,
+    enforced: Enforced,
 }
 
 impl Supervisor {
@@ -96,20 +119,35 @@ impl Supervisor {
             phase: Phase::Fetching,
             target,
             backoff: Backoff::default(),
+            stop: Stop::default(),
             run: None,
             started_at: None,
             restarts: 0,
             exit: None,
+            ended_by_itself: false,
             error: None,
+            enforced: Enforced::default(),
         }
     }
 
-    /// With the restarts and the last exit that this node reported in its earlier life.
+    /// With what this node reported in its earlier life: the restarts, the last exit, and, if it was the same start, that it had
+    /// finished or was given up.
     #[must_use]
     pub fn remembering(mut self, before: Option<&InstanceReport>) -> Self {
-        if let Some(before) = before {
-            self.restarts = before.restarts;
-            self.exit = before.exit;
+        let Some(before) = before else { return self };
+        self.restarts = before.restarts;
+        self.exit = before.exit;
+        let phase = match before.state() {
+            State::Finished => Phase::Finished,
+            State::CrashLoop => Phase::CrashLoop,
+            _ => return self,
+        };
+        if before.launch_hash == self.target.launch_hash {
+            self.phase = phase;
+            self.run = before.run;
+            self.started_at = before.started_at;
+            self.error.clone_from(&before.error);
+            self.ended_by_itself = phase == Phase::Finished;
         }
         self
     }
@@ -121,6 +159,10 @@ impl Supervisor {
         adopted.phase = Phase::Running { pid: kept.pid, since: now, ready: false };
         adopted.run = Some(kept.plan.run);
         adopted.started_at = Some(kept.started_at);
+        adopted.error = None;
+        adopted.ended_by_itself = false;
+        adopted.stop = kept.plan.stop;
+        adopted.enforced = kept.enforced.clone();
         if let (Some(before), Phase::Running { ready, .. }) = (before, &mut adopted.phase) {
             *ready = before.ready && before.run == adopted.run;
         }
@@ -137,17 +179,24 @@ impl Supervisor {
         self.target
     }
 
+    /// How it is asked to stop from now on; until this is said for the first time, as it was started to be.
+    pub fn stop_by(&mut self, stop: Stop) {
+        self.stop = stop;
+    }
+
     /// Does whatever brings it nearer to what is wished. `None` is wished for an instance that shall not be here; it is
     /// [gone](Supervisor::is_idle) once nothing runs.
-    pub fn settle(&mut self, now: Mono, wish: Option<&Wish>, rng: &mut impl Rng) -> Option<Act> {
+    pub fn settle(&mut self, now: Now, wish: Option<&Wish>, rng: &mut impl Rng) -> Option<Act> {
         match self.phase {
-            Phase::Starting | Phase::Running { .. } => self.settle_running(now, wish),
-            Phase::Stopping { pid, kill_at, killed: false } if kill_at <= now => {
+            Phase::Starting | Phase::Running { .. } => self.settle_running(now.mono, wish),
+            Phase::Stopping { pid, kill_at, killed: false } if kill_at <= now.mono => {
                 self.phase = Phase::Stopping { pid, kill_at, killed: true };
                 self.run.map(Act::Kill)
             }
             Phase::Stopping { .. } => None,
-            Phase::Fetching | Phase::Backoff { .. } | Phase::CrashLoop => self.settle_idle(now, wish?, rng),
+            Phase::Fetching | Phase::Over { .. } | Phase::Backoff { .. } | Phase::CrashLoop | Phase::Finished => {
+                self.settle_idle(now, wish?, rng)
+            }
         }
     }
 
@@ -172,18 +221,22 @@ impl Supervisor {
             Phase::Running { pid, .. } => Some(pid),
             _ => None,
         };
-        self.phase = Phase::Stopping { pid, kill_at: now + STOP_GRACE, killed: false };
-        self.run.map(|run| Act::Signal(run, SIGTERM))
+        let Stop { signal, grace_ms } = self.stop;
+        // Who wants to be killed is not to leave descendants that were only asked.
+        let killed = signal == SIGKILL;
+        self.phase = Phase::Stopping { pid, kill_at: now + Duration::from_millis(grace_ms), killed };
+        self.run.map(|run| if killed { Act::Kill(run) } else { Act::Signal(run, signal) })
     }
 
-    fn settle_idle(&mut self, now: Mono, wish: &Wish, rng: &mut impl Rng) -> Option<Act> {
+    fn settle_idle(&mut self, now: Now, wish: &Wish, rng: &mut impl Rng) -> Option<Act> {
         if wish.target.launch_hash != self.target.launch_hash {
-            let (exit, started_at) = (self.exit, self.started_at);
-            *self = Self { exit, started_at, ..Self::new(wish.target) };
+            let (exit, started_at, stop) = (self.exit, self.started_at, self.stop);
+            *self = Self { exit, started_at, stop, ..Self::new(wish.target) };
         }
         self.target = wish.target;
+        self.judge(now, wish.restart, rng);
         let due = match self.phase {
-            Phase::Backoff { until } => until <= now,
+            Phase::Backoff { until, .. } => until <= now.mono,
             Phase::Fetching => true,
             _ => false,
         };
@@ -197,12 +250,45 @@ impl Supervisor {
         let run = RunId(rng.random());
         self.run = Some(run);
         self.phase = Phase::Starting;
+        self.ended_by_itself = false;
         Some(Act::Launch(run))
     }
 
+    /// Whether what is over is started again, and when.
+    fn judge(&mut self, now: Now, restart: Restart, rng: &mut impl Rng) {
+        let is_well = self.exit.is_some_and(|exit| exit.code == Some(0));
+        let again = !self.ended_by_itself
+            || match restart {
+                Restart::Always => true,
+                Restart::OnFailure => !is_well,
+                Restart::Never => false,
+            };
+        match self.phase {
+            Phase::Over { at, healthy } if again => {
+                self.phase = match self.backoff.failed(healthy, rng) {
+                    Some(delay) => {
+                        self.restarts = self.restarts.saturating_add(1);
+                        let until = at + delay;
+                        Phase::Backoff { until, retry_at: now.wall.plus(until.since(now.mono)) }
+                    }
+                    None => Phase::CrashLoop,
+                };
+            }
+            Phase::Over { .. } | Phase::Backoff { .. } | Phase::CrashLoop if !again => {
+                if is_well {
+                    self.error = None;
+                }
+                self.phase = Phase::Finished;
+            }
+            Phase::Finished if again => self.phase = Phase::Fetching,
+            _ => {}
+        }
+    }
+
     /// The keeper started it.
-    pub fn launched(&mut self, now: Mono, pid: u32, at: Wall) {
+    pub fn launched(&mut self, now: Mono, pid: u32, at: Wall, enforced: Enforced) {
         self.started_at = Some(at);
+        self.enforced = enforced;
         self.error = None;
         match &mut self.phase {
             Phase::Starting => self.phase = Phase::Running { pid, since: now, ready: false },
@@ -212,54 +298,53 @@ impl Supervisor {
     }
 
     /// The keeper could not start it.
-    pub fn launch_failed(&mut self, now: Mono, error: String, rng: &mut impl Rng) {
+    pub fn launch_failed(&mut self, now: Mono, error: String) {
         self.error = Some(error);
-        self.ended(now, rng);
+        self.ended(now);
     }
 
     /// Its first process ended, and with it its tree.
-    pub fn exited(&mut self, now: Mono, exit: Ended, rng: &mut impl Rng) {
+    pub fn exited(&mut self, now: Mono, exit: Ended) {
         self.exit = Some(exit);
         if matches!(self.phase, Phase::Starting | Phase::Running { .. }) {
             self.error = Some(describe(&exit));
+            self.ended_by_itself = true;
         }
-        self.ended(now, rng);
+        self.ended(now);
+    }
+
+    /// The start before this one ended so, which was not told before this one was found.
+    pub fn missed(&mut self, exit: Ended, launch_hash: BlobHash) {
+        self.exit = Some(exit);
+        // A replacement is not a restart.
+        if launch_hash == self.target.launch_hash {
+            self.restarts = self.restarts.saturating_add(1);
+        }
     }
 
     /// The keeper is gone, and the process with it.
-    pub fn keeper_lost(&mut self, now: Mono) {
+    pub fn keeper_lost(&mut self, now: Now) {
         match self.phase {
             Phase::Starting | Phase::Running { .. } => {
                 self.error = Some("the keeper of this node's processes was lost, and they with it".into());
                 self.restarts = self.restarts.saturating_add(1);
                 // Not its own fault: it is started again at once and its budget is not charged.
-                self.phase = Phase::Backoff { until: now };
+                self.phase = Phase::Backoff { until: now.mono, retry_at: now.wall };
             }
             Phase::Stopping { .. } => self.phase = Phase::Fetching,
-            Phase::Fetching | Phase::Backoff { .. } | Phase::CrashLoop => {}
+            _ => {}
         }
     }
 
-    fn ended(&mut self, now: Mono, rng: &mut impl Rng) {
+    fn ended(&mut self, now: Mono) {
         match self.phase {
             Phase::Stopping { .. } => {
                 self.error = None;
                 self.phase = Phase::Fetching;
             }
-            Phase::Starting | Phase::Running { .. } => {
-                let healthy = match self.phase {
-                    Phase::Running { since, .. } => now.since(since),
-                    _ => Duration::ZERO,
-                };
-                self.phase = match self.backoff.failed(healthy, rng) {
-                    Some(delay) => {
-                        self.restarts = self.restarts.saturating_add(1);
-                        Phase::Backoff { until: now + delay }
-                    }
-                    None => Phase::CrashLoop,
-                };
-            }
-            Phase::Fetching | Phase::Backoff { .. } | Phase::CrashLoop => {}
+            Phase::Starting => self.phase = Phase::Over { at: now, healthy: Duration::ZERO },
+            Phase::Running { since, .. } => self.phase = Phase::Over { at: now, healthy: now.since(since) },
+            _ => {}
         }
     }
 
@@ -272,7 +357,7 @@ impl Supervisor {
 
     /// Whether no process of it exists, so that it may be forgotten.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Fetching | Phase::Backoff { .. } | Phase::CrashLoop)
+        !matches!(self.phase, Phase::Starting | Phase::Running { .. } | Phase::Stopping { .. })
     }
 
     /// When [`Supervisor::settle`] has something to do without anything happening.
@@ -280,24 +365,37 @@ impl Supervisor {
         match self.phase {
             Phase::Running { since, ready: false, .. } => Some(since + READY_AFTER),
             Phase::Stopping { kill_at, killed: false, .. } => Some(kill_at),
-            Phase::Backoff { until } => Some(until),
+            Phase::Over { at, .. } => Some(at),
+            Phase::Backoff { until, .. } => Some(until),
             _ => None,
         }
     }
 
     /// What its node says of it.
     pub fn report(&self, index: u32) -> InstanceReport {
-        let (state, ready, pid) = match self.phase {
-            Phase::Fetching => (State::Fetching, false, None),
-            Phase::Starting => (State::Starting, false, None),
-            Phase::Running { pid, ready, .. } => (State::Running, ready, Some(pid)),
-            Phase::Stopping { pid, .. } => (State::Stopping, false, pid),
-            Phase::Backoff { .. } => (State::Backoff, false, None),
-            Phase::CrashLoop => (State::CrashLoop, false, None),
+        let (state, pid) = match self.phase {
+            Phase::Fetching => (State::Fetching, None),
+            Phase::Starting => (State::Starting, None),
+            Phase::Running { pid, .. } => (State::Running, Some(pid)),
+            Phase::Stopping { pid, .. } => (State::Stopping, pid),
+            Phase::Over { .. } | Phase::Backoff { .. } => (State::Backoff, None),
+            Phase::CrashLoop => (State::CrashLoop, None),
+            Phase::Finished => (State::Finished, None),
         };
+        let ready = match self.phase {
+            Phase::Running { ready, .. } => ready,
+            Phase::Finished => self.exit.is_some_and(|exit| exit.code == Some(0)),
+            _ => false,
+        };
+        let retry_at = match self.phase {
+            Phase::Backoff { retry_at, .. } => Some(retry_at),
+            _ => None,
+        };
+        let (nearest, later) = state.told(ready);
         InstanceReport {
             index,
-            state,
+            nearest,
+            later,
             ready,
             revision: self.target.revision,
             launch_hash: self.target.launch_hash,
@@ -307,170 +405,25 @@ impl Supervisor {
             restarts: self.restarts,
             exit: self.exit,
             error: self.error.clone(),
+            enforced: if self.is_idle() { Enforced::default() } else { self.enforced.clone() },
+            retry_at,
         }
     }
 }
 
 fn describe(exit: &Ended) -> String {
-    match (exit.code, exit.signal) {
+    let how = match (exit.code, exit.signal) {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => format!("ended by signal {signal}"),
         (None, None) => "ended".to_owned(),
+    };
+    match (exit.oom_kills, exit.signal) {
+        (0, _) => how,
+        (_, Some(SIGKILL)) => format!("{how}: it used up its memory"),
+        // It lived on without the process that was killed, or died of its loss.
+        (kills, _) => format!("{how}; it had used up its memory, for which the kernel killed {kills} of its processes"),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
-
-    use super::*;
-
-    fn target(n: u8) -> Target {
-        Target { launch_hash: BlobHash([n; 32]), revision: u32::from(n) }
-    }
-
-    fn wish(n: u8) -> Wish {
-        Wish { target: target(n), executable: true, may_replace: true }
-    }
-
-    fn exit(code: i32) -> Ended {
-        Ended { code: Some(code), signal: None, at: Wall(0) }
-    }
-
-    fn running(n: u8, rng: &mut ChaCha8Rng) -> Supervisor {
-        let mut one = Supervisor::new(target(n));
-        assert!(matches!(one.settle(Mono(0), Some(&wish(n)), rng), Some(Act::Launch(_))));
-        one.launched(Mono(0), 100, Wall(0));
-        one
-    }
-
-    #[test]
-    fn it_waits_for_its_binary_then_starts_and_becomes_ready() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut one = Supervisor::new(target(1));
-        let without = Wish { executable: false, ..wish(1) };
-        assert_eq!(one.settle(Mono(0), Some(&without), &mut rng), None);
-        assert_eq!(one.report(0).state, State::Fetching);
-        assert!(matches!(one.settle(Mono(5), Some(&wish(1)), &mut rng), Some(Act::Launch(_))));
-        one.launched(Mono(10), 100, Wall(0));
-        assert!(!one.report(0).ready);
-        assert_eq!(one.next_deadline(), Some(Mono(10) + READY_AFTER));
-        assert_eq!(one.settle(Mono(10) + READY_AFTER, Some(&wish(1)), &mut rng), None);
-        assert!(one.report(0).ready);
-    }
-
-    #[test]
-    fn stopping_asks_first_and_kills_after_the_grace_once() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut one = running(1, &mut rng);
-        let run = one.run().unwrap();
-        assert_eq!(one.settle(Mono(100), None, &mut rng), Some(Act::Signal(run, SIGTERM)));
-        assert_eq!(one.settle(Mono(200), None, &mut rng), None);
-        let late = Mono(100) + STOP_GRACE;
-        assert_eq!(one.settle(late, None, &mut rng), Some(Act::Kill(run)));
-        assert_eq!(one.settle(late, None, &mut rng), None);
-        one.exited(late, exit(0), &mut rng);
-        assert!(one.is_idle());
-    }
-
-    #[test]
-    fn another_revision_of_equal_launch_keeps_the_process() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut one = running(1, &mut rng);
-        let scaled = Wish { target: Target { revision: 9, ..target(1) }, ..wish(1) };
-        assert_eq!(one.settle(Mono(1), Some(&scaled), &mut rng), None);
-        assert_eq!(one.report(0).revision, 9);
-    }
-
-    #[test]
-    fn an_outdated_process_is_replaced_only_when_it_may_be() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut one = running(1, &mut rng);
-        let not_yet = Wish { may_replace: false, ..wish(2) };
-        assert_eq!(one.settle(Mono(1), Some(&not_yet), &mut rng), None);
-        assert!(matches!(one.settle(Mono(2), Some(&wish(2)), &mut rng), Some(Act::Signal(..))));
-        one.exited(Mono(3), exit(0), &mut rng);
-        assert!(matches!(one.settle(Mono(3), Some(&wish(2)), &mut rng), Some(Act::Launch(_))));
-        assert_eq!(one.report(0).restarts, 0, "a replacement is not a restart");
-    }
-
-    #[test]
-    fn a_crash_loop_ends_in_a_pause_that_a_new_revision_ends() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut one = running(1, &mut rng);
-        let mut now = Mono(1);
-        for _ in 0..5 {
-            one.exited(now, exit(1), &mut rng);
-            assert_eq!(one.report(0).state, State::Backoff);
-            now = one.next_deadline().unwrap();
-            assert!(matches!(one.settle(now, Some(&wish(1)), &mut rng), Some(Act::Launch(_))));
-            one.launched(now, 100, Wall(0));
-        }
-        one.exited(now, exit(1), &mut rng);
-        let report = one.report(0);
-        assert_eq!((report.state, report.restarts), (State::CrashLoop, 5));
-        assert_eq!(report.error.as_deref(), Some("exited with code 1"));
-        assert_eq!(one.settle(now + Duration::from_secs(3600), Some(&wish(1)), &mut rng), None);
-        assert!(matches!(one.settle(now, Some(&wish(2)), &mut rng), Some(Act::Launch(_))));
-    }
-
-    #[test]
-    fn a_start_that_fails_is_tried_again_and_says_why() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut one = Supervisor::new(target(1));
-        one.settle(Mono(0), Some(&wish(1)), &mut rng);
-        one.launch_failed(Mono(0), "cannot run `x`".into(), &mut rng);
-        let report = one.report(0);
-        assert_eq!((report.state, report.error.as_deref()), (State::Backoff, Some("cannot run `x`")));
-        let due = one.next_deadline().unwrap();
-        assert!(matches!(one.settle(due, Some(&wish(1)), &mut rng), Some(Act::Launch(_))));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Settle(Option<u8>),
-        Launched,
-        Failed,
-        Exited,
-        KeeperLost,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => proptest::option::of(1_u8..3).prop_map(Step::Settle),
-            1 => Just(Step::Launched),
-            1 => Just(Step::Failed),
-            1 => Just(Step::Exited),
-            1 => Just(Step::KeeperLost),
-        ]
-    }
-
-    proptest! {
-        /// Whatever happens, a launch is only asked for while nothing runs: never two processes of one instance.
-        #[test]
-        fn never_two_processes(steps in proptest::collection::vec((step(), 0_u64..20_000), 1..80)) {
-            let mut rng = ChaCha8Rng::seed_from_u64(1);
-            let mut one = Supervisor::new(target(1));
-            let (mut now, mut alive, mut asked) = (Mono(0), false, false);
-            for (step, wait) in steps {
-                now = now + Duration::from_millis(wait);
-                match step {
-                    Step::Settle(n) => {
-                        if let Some(Act::Launch(_)) = one.settle(now, n.map(wish).as_ref(), &mut rng) {
-                            prop_assert!(!alive && !asked, "a second process was asked for");
-                            asked = true;
-                        }
-                    }
-                    Step::Launched if asked => { (asked, alive) = (false, true); one.launched(now, 1, Wall(0)); }
-                    Step::Failed if asked => { asked = false; one.launch_failed(now, "x".into(), &mut rng); }
-                    Step::Exited if alive => { alive = false; one.exited(now, exit(1), &mut rng); }
-                    Step::KeeperLost => { (asked, alive) = (false, false); one.keeper_lost(now); }
-                    _ => {}
-                }
-                prop_assert_eq!(one.is_idle(), !alive && !asked);
-            }
-        }
-    }
-}
+mod tests;

@@ -7,18 +7,22 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Instant, SystemTime};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::epoll::EpollFlags;
 use nix::sys::resource::rlim_t;
 use nix::unistd::Pid;
 
-use super::spawn::{self, Grouping, Report, Reported, SpawnError, Spawned, Tree};
+use super::report::{Report, Reported};
+use super::spawn::{self, Means, SpawnError, Spawned, Tree, Watched};
+use crate::confinement::Enforced;
+use crate::exec::cause::Cause;
+use crate::exec::forward::Forward;
 use crate::exec::logs::frame::{CHUNK_LEN_MAX, Stream};
 use crate::exec::logs::writer::LogWriter;
 use crate::exec::pidfd::PidFd;
-use crate::exec::plan::{Ended, Kept, LaunchPlan};
+use crate::exec::plan::{Ended, Kept, LaunchPlan, Stop};
 use crate::time::Wall;
 
 /// Most bytes read from a pipe once the tree is gone: the largest capacity that a program may give its pipe by default
@@ -32,17 +36,18 @@ pub(super) enum Part {
     Stderr,
     Report,
     Group,
+    Forward,
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 4] = [Part::Stdout, Part::Stderr, Part::Report, Part::Group];
+    pub(super) const ALL: [Part; 5] = [Part::Stdout, Part::Stderr, Part::Report, Part::Group, Part::Forward];
 
     /// The stream that comes out of it.
     fn stream(self) -> Option<Stream> {
         match self {
             Part::Stdout => Some(Stream::Stdout),
             Part::Stderr => Some(Stream::Stderr),
-            Part::Report | Part::Group => None,
+            Part::Report | Part::Group | Part::Forward => None,
         }
     }
 
@@ -87,6 +92,7 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct Instance {
     plan: LaunchPlan,
+    number: u64,
     child: Pid,
     /// Whether the child was reaped: its number may be another process's since.
     is_reaped: bool,
@@ -98,24 +104,25 @@ pub(super) struct Instance {
     stdout: Option<File>,
     stderr: Option<File>,
     report: Option<Report>,
+    /// What carries its ports to the host's, where it has any.
+    forward: Option<Forward>,
+    /// How many descriptors this process may have.
+    descriptors_max: rlim_t,
     stage: Stage,
     started_at: Wall,
+    /// What of its confinement it has.
+    enforced: Enforced,
     /// A signal for a program that does not run yet.
     early_signal: Option<i32>,
-    /// When the tree is killed if it has not ended by itself.
-    pub(super) kill_at: Option<Instant>,
 }
 
 impl Instance {
-    /// Forks a run.
-    pub(super) fn start(
-        plan: LaunchPlan,
-        grouping: &Grouping,
-        open_files: (rlim_t, rlim_t),
-    ) -> Result<Self, SpawnError> {
-        let Spawned { child, tree, stdout, stderr, report } = spawn::spawn(&plan, grouping, open_files)?;
+    /// Forks a run. `number` is the one that its descriptors are waited on with.
+    pub(super) fn start(plan: LaunchPlan, number: u64, means: &mut Means) -> Result<Self, SpawnError> {
+        let Spawned { child, tree, stdout, stderr, report, missing } = spawn::spawn(&plan, means)?;
         Ok(Self {
             plan,
+            number,
             child,
             is_reaped: false,
             program: None,
@@ -124,16 +131,23 @@ impl Instance {
             stdout: Some(stdout),
             stderr: Some(stderr),
             report: Some(report),
+            forward: None,
+            descriptors_max: means.open_files.1,
             stage: Stage::Starting { failure: None },
             started_at: wall_now(),
+            enforced: Enforced { missing, ..Enforced::default() },
             early_signal: None,
-            kill_at: None,
         })
     }
 
     /// The plan that it was started by.
     pub(super) fn plan(&self) -> &LaunchPlan {
         &self.plan
+    }
+
+    /// The number that its descriptors are waited on with.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The keeper's child that stands for it.
@@ -147,6 +161,11 @@ impl Instance {
         Some((program.as_raw().unsigned_abs(), self.started_at))
     }
 
+    /// What of its confinement it has.
+    pub(super) fn enforced(&self) -> &Enforced {
+        &self.enforced
+    }
+
     /// How it ended, if it is over.
     pub(super) fn over(&self) -> Option<Ended> {
         match self.stage {
@@ -158,7 +177,12 @@ impl Instance {
     /// What the node is told that finds it again; none before the program runs.
     pub(super) fn kept(&self) -> Option<Kept> {
         let (pid, started_at) = self.launched()?;
-        Some(Kept { plan: self.plan.clone(), pid, started_at, ended: self.over() })
+        Some(Kept { plan: self.plan.clone(), pid, started_at, ended: self.over(), enforced: self.enforced.clone() })
+    }
+
+    /// Whether a process with this path in the cgroup2 hierarchy stands in its group.
+    pub(super) fn holds(&self, path: &str) -> bool {
+        self.tree.group.as_ref().is_some_and(|watched| watched.group.holds(path))
     }
 
     /// Whether something of it may still run.
@@ -172,10 +196,8 @@ impl Instance {
             Part::Stdout => self.stdout.as_ref().map(AsFd::as_fd),
             Part::Stderr => self.stderr.as_ref().map(AsFd::as_fd),
             Part::Report => self.report.as_ref().map(AsFd::as_fd),
-            Part::Group => match &self.tree {
-                Tree::Group { events, .. } if self.is_alive() => Some(events.as_fd()),
-                _ => None,
-            },
+            Part::Group => self.tree.group.as_ref().filter(|_| self.is_alive()).map(|watched| watched.events.as_fd()),
+            Part::Forward => self.forward.as_ref().map(AsFd::as_fd),
         }
     }
 
@@ -186,6 +208,7 @@ impl Instance {
             Part::Stderr => self.stderr = None,
             Part::Report => self.report = None,
             Part::Group => {}
+            Part::Forward => self.forward = None,
         }
     }
 
@@ -214,7 +237,7 @@ impl Instance {
         let pipe = match part {
             Part::Stdout => &mut self.stdout,
             Part::Stderr => &mut self.stderr,
-            Part::Report | Part::Group => return Copied::End,
+            Part::Report | Part::Group | Part::Forward => return Copied::End,
         };
         let (Some(pipe), Some(stream)) = (pipe, part.stream()) else { return Copied::End };
         match pipe.read(buffer) {
@@ -231,14 +254,26 @@ impl Instance {
 
     /// Reads what the child has reported so far.
     pub(super) fn read_report(&mut self) -> Option<News> {
-        let Stage::Starting { failure } = &mut self.stage else { return None };
         loop {
+            let Stage::Starting { failure } = &mut self.stage else { return None };
             match self.report.as_ref().map_or(Reported::Closed, Report::next) {
                 Reported::Ready(pid) => {
                     self.program = Some(pid);
                     self.pidfd = PidFd::open(pid).ok();
                 }
+                Reported::Enforced(enforced) => {
+                    self.enforced.landlock_abi = enforced.landlock_abi;
+                    self.enforced.missing.extend(enforced.missing);
+                }
                 Reported::Failed(error) => *failure = Some(error),
+                Reported::Ports(sockets) => {
+                    if let Err(errno) =
+                        sockets.and_then(|sockets| forward(&mut self.forward, sockets, self.descriptors_max))
+                    {
+                        *failure = Some(format!("cannot forward its ports: {}", Cause::from(errno)));
+                        self.kill_tree();
+                    }
+                }
                 Reported::Nothing => return None,
                 Reported::Closed if failure.is_some() => return None,
                 Reported::Closed if self.program.is_none() => {
@@ -263,10 +298,7 @@ impl Instance {
 
     /// Its child has ended with this wait status, and was reaped. What is left of its tree is killed.
     pub(super) fn reaped(&mut self, status: i32) {
-        let status = match &self.tree {
-            Tree::Namespace { status: pipe, .. } => spawn::handed_on(pipe).unwrap_or(status),
-            Tree::Group { .. } => status,
-        };
+        let status = self.tree.init.as_ref().and_then(|init| spawn::handed_on(&init.status)).unwrap_or(status);
         self.is_reaped = true;
         self.pidfd = None;
         self.kill_tree();
@@ -277,19 +309,26 @@ impl Instance {
 
     /// Whether its tree has gone by now; then it is over, or has failed.
     pub(super) fn finish(&mut self) -> Option<News> {
-        if let Tree::Group { group, .. } = &self.tree {
+        if let Some(Watched { group, .. }) = &self.tree.group {
             match group.is_populated() {
-                Ok(true) => return None,
+                Ok(true) => {
+                    group.kill_strays();
+                    return None;
+                }
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(instance = %self.plan.instance, %error, "cannot see whether a tree has gone");
                 }
             }
+            // The groups count them, and are about to go.
+            if let Stage::Ending(ended) = &mut self.stage {
+                ended.oom_kills = group.oom_kills();
+            }
             if let Err(error) = group.remove() {
                 tracing::warn!(instance = %self.plan.instance, %error, "left a control group behind");
             }
         }
-        if let Tree::Namespace { record, .. } = &self.tree {
+        if let Some(record) = self.tree.init.as_ref().and_then(|init| init.record.as_ref()) {
             record.remove();
         }
         match &mut self.stage {
@@ -297,11 +336,22 @@ impl Instance {
             Stage::Ending(ended) => {
                 let ended = *ended;
                 self.stage = Stage::Over(ended);
-                self.kill_at = None;
                 Some(News::Over(ended))
             }
             Stage::Running | Stage::Over(_) => None,
         }
+    }
+
+    /// Carries what waits on its ports.
+    pub(super) fn serve_ports(&mut self) {
+        if let Some(forward) = &mut self.forward {
+            forward.serve();
+        }
+    }
+
+    /// Its connections to the host, once it has ended: what it sent before is still to be delivered.
+    pub(super) fn take_forward(&mut self) -> Option<Forward> {
+        self.forward.take()
     }
 
     /// Whether its child was reaped and its tree is awaited.
@@ -322,9 +372,21 @@ impl Instance {
         }
     }
 
+    /// Asks it to stop in the way of its plan. Gives when its tree is to be killed: after the plan's grace, or `grace_max` if that is
+    /// shorter; none when it was killed at once.
+    pub(super) fn stop(&mut self, now: Instant, grace_max: Duration) -> Option<Instant> {
+        let Stop { signal, grace_ms } = self.plan.stop;
+        if signal == libc::SIGKILL {
+            self.kill_tree();
+            return None;
+        }
+        self.signal(signal);
+        Some(now + Duration::from_millis(grace_ms).min(grace_max))
+    }
+
     /// Kills every process of it.
     pub(super) fn kill_tree(&mut self) {
-        if let Tree::Group { group, .. } = &self.tree
+        if let Some(Watched { group, .. }) = &self.tree.group
             && let Err(error) = group.kill()
         {
             tracing::warn!(instance = %self.plan.instance, %error, "cannot kill a tree");
@@ -335,6 +397,15 @@ impl Instance {
             unsafe { libc::kill(self.child.as_raw(), libc::SIGKILL) };
         }
     }
+}
+
+/// Has `sockets` carried too.
+fn forward(to: &mut Option<Forward>, sockets: Vec<OwnedFd>, descriptors_max: rlim_t) -> nix::Result<()> {
+    let forward = match to.take() {
+        Some(forward) => forward,
+        None => Forward::new(descriptors_max)?,
+    };
+    to.insert(forward).add(sockets)
 }
 
 enum Copied {
@@ -349,6 +420,7 @@ fn ended(status: i32) -> Ended {
         code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
         at: wall_now(),
+        oom_kills: 0,
     }
 }
 

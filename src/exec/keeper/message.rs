@@ -2,17 +2,28 @@
 //!
 //! A keeper outlives the node that started it, so a newer node meets older keepers: the first message of a connection settles
 //! the version, unknown fields of known messages are skipped, and a variant's number is never given to anything else.
+//!
+//! | version | what it has |
+//! |---|---|
+//! | 1 | the messages themselves |
+//! | 2 | a plan's `confinement`, `identity` and `stop` are carried out, `enforced` is told; `Shutdown` goes by each plan's `stop` |
+//! | 3 | a plan's `lease_until` is kept, and `Extend` puts it off |
 
 use minicbor::{Decode, Encode};
 
+use crate::confinement::Enforced;
 use crate::exec::plan::{Ended, Kept, LaunchPlan};
 use crate::ids::RunId;
-use crate::time::Wall;
+use crate::time::{Mono, Wall};
 
 /// The oldest version of these messages that this program speaks.
 pub(super) const VERSION_OLDEST: u32 = 1;
 /// The newest one.
-pub(super) const VERSION_NEWEST: u32 = 1;
+pub(super) const VERSION_NEWEST: u32 = 3;
+/// The version since which plans are carried out with what holds the program.
+pub(super) const VERSION_CONFINES: u32 = 2;
+/// The version since which runs end with their lease.
+pub(super) const VERSION_LEASES: u32 = 3;
 
 /// What a node asks of its keeper.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -65,9 +76,20 @@ pub(super) enum Request {
     /// End every instance, then the keeper itself: the connection closes when both are gone.
     #[n(6)]
     Shutdown {
-        /// How long instances may take after SIGTERM before they are killed, in milliseconds.
+        /// How long instances may take at most before they are killed, in milliseconds, whatever their plans grant. Version 1: how
+        /// long they take after SIGTERM, all alike.
         #[n(0)]
         grace_ms: u64,
+    },
+    /// The lease of a run goes on: it is killed then, and not before. Nothing happens when it has none.
+    #[n(7)]
+    Extend {
+        /// Which run.
+        #[n(0)]
+        run: RunId,
+        /// Until when, by the boot clock.
+        #[n(1)]
+        until: Mono,
     },
 }
 
@@ -111,6 +133,10 @@ pub(super) enum Event {
         /// When.
         #[n(2)]
         at: Wall,
+        /// What of its confinement it has.
+        #[n(3)]
+        #[cbor(default)]
+        enforced: Enforced,
     },
     /// A run could not be started, and nothing of it is left.
     #[n(4)]
@@ -146,14 +172,17 @@ pub(crate) fn samples() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("hello", minicbor::to_vec(Request::Hello { oldest: 1, newest: 1 }).unwrap()),
         ("signal", minicbor::to_vec(Request::Signal { run, signal: 15 }).unwrap()),
-        ("launched", minicbor::to_vec(Event::Launched { run, pid: 7, at: Wall(3) }).unwrap()),
+        (
+            "launched",
+            minicbor::to_vec(Event::Launched { run, pid: 7, at: Wall(3), enforced: Enforced::default() }).unwrap(),
+        ),
         ("failed", minicbor::to_vec(Event::LaunchFailed { run, error: "no".to_owned() }).unwrap()),
     ]
 }
 
-/// The newest version that both sides speak, if there is one.
-pub(super) fn agree(oldest: u32, newest: u32) -> Option<u32> {
-    let version = newest.min(VERSION_NEWEST);
+/// The newest version that a node and a keeper that goes up to `own` both speak, if there is one.
+pub(super) fn agree(oldest: u32, newest: u32, own: u32) -> Option<u32> {
+    let version = newest.min(own);
     (version >= oldest && version >= VERSION_OLDEST).then_some(version)
 }
 
@@ -163,10 +192,11 @@ mod tests {
 
     #[test]
     fn the_newest_common_version_is_spoken() {
-        assert_eq!(agree(VERSION_OLDEST, VERSION_NEWEST), Some(VERSION_NEWEST));
-        assert_eq!(agree(1, 9), Some(VERSION_NEWEST));
-        assert_eq!(agree(VERSION_NEWEST + 1, VERSION_NEWEST + 2), None);
-        assert_eq!(agree(0, VERSION_OLDEST - 1), None);
+        assert_eq!(agree(VERSION_OLDEST, VERSION_NEWEST, VERSION_NEWEST), Some(VERSION_NEWEST));
+        assert_eq!(agree(1, 9, VERSION_NEWEST), Some(VERSION_NEWEST));
+        assert_eq!(agree(1, VERSION_NEWEST, 1), Some(1));
+        assert_eq!(agree(VERSION_NEWEST + 1, VERSION_NEWEST + 2, VERSION_NEWEST), None);
+        assert_eq!(agree(0, VERSION_OLDEST - 1, VERSION_NEWEST), None);
     }
 
     #[test]

@@ -8,13 +8,20 @@
 //! *The table is the truth*: every run is in it from before its fork until after its acknowledgement, and whatever a node asks
 //! twice is answered from it. What the keeper holds dies with it: first processes carry a parent-death signal, and the rest is swept
 //! by whoever comes next ([`sweep_leftovers`], and every keeper before it begins).
+//!
+//! A keeper outlives upgrades of its node, so the two settle on a version of their messages when they meet (`message`). A newer node
+//! goes on with an older keeper for as long as that holds anything: it has it start what version 1 can carry out, a program with no
+//! sandbox or limits of its own, and refuses other starts with the reason. As soon as the older keeper holds nothing the node has it
+//! end, and starts one of its own version in its place (`client`).
 
 mod message;
 mod socket;
 
 mod peer;
+mod report;
 mod spawn;
 
+mod escape;
 mod instance;
 mod node;
 mod serve;
@@ -42,12 +49,15 @@ pub(crate) use message::understands;
 
 use super::cause::why;
 use super::cgroup::{self, GroupError};
+use super::ignored::Ignored;
 use super::namespace::{self, SweepError};
-use spawn::Grouping;
+use super::sandbox::cgroupfs::Closed;
+use super::sandbox::seccomp::LastFilter;
+use spawn::{Grouping, Means};
 
-/// How long instances may take after SIGTERM before they are killed, where nobody says otherwise: the default of
-/// specifications, of containers and of most supervisors.
-pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Longest time that instances may take to end when the node is ended with them, whatever their specifications grant (a year is
+/// allowed): a host that goes down does not wait for longer.
+pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(3600);
 
 /// How long a node may be away before its keeper stops the instances that other nodes take over. They do so 10 s after they hold
 /// this node for down, which takes them 10 s at most; so by this time, and not long before, somebody else runs them.
@@ -61,11 +71,13 @@ pub const LOCK_NAME: &str = "keeper.pid";
 pub struct Options {
     /// How long its node may be away before re-placeable instances are stopped.
     pub orphan_grace: Duration,
+    /// The newest version of the protocol that it speaks: for tests of how a newer node meets an older keeper.
+    pub speak_at_most: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { orphan_grace: ORPHAN_GRACE }
+        Self { orphan_grace: ORPHAN_GRACE, speak_at_most: message::VERSION_NEWEST }
     }
 }
 
@@ -138,6 +150,8 @@ pub fn run(data_dir: &Path, options: Options) -> Result<(), KeeperError> {
         tracing::warn!(swept, "ended what an earlier keeper has left");
     }
 
+    // Its memory, environment and descriptors are closed to its own user, as which instances may run, and never dumped.
+    prctl::set_dumpable(false).map_err(setup("close its memory to others"))?;
     std::env::set_current_dir("/").map_err(|cause| KeeperError::DataDir { path: "/".into(), cause })?;
     umask(Mode::from_bits_truncate(0o077));
     prctl::set_child_subreaper(true).map_err(setup("become the one who reaps orphans"))?;
@@ -147,17 +161,24 @@ pub fn run(data_dir: &Path, options: Options) -> Result<(), KeeperError> {
     let signals = take_over_signals().map_err(setup("take over signals"))?;
     let grouping = Grouping::find(&data_dir);
     match &grouping {
-        Grouping::Groups(_) => tracing::info!("instances are held together by control groups"),
+        Grouping::Groups { by_birth, .. } => tracing::info!(by_birth, "instances are held together by control groups"),
         Grouping::Namespaces { why, .. } => tracing::info!(%why, "instances are held together by PID namespaces"),
     }
     let listener = socket::listen(&data_dir)
         .map_err(|cause| KeeperError::Listen { path: data_dir.join(socket::SOCKET_NAME), cause })?;
 
-    let mut keeper = serve::Keeper::new(serve::Setup { listener, signals, grouping, open_files, options })?;
+    let means = Means {
+        grouping,
+        open_files,
+        ignored: Ignored::read(),
+        closed_groups: Closed::prepared(),
+        last_filter: LastFilter::default(),
+    };
+    let mut keeper = serve::Keeper::new(serve::Setup { listener, signals, means, options })?;
     let outcome = keeper.serve();
     // From here on a new keeper may begin, once the lock is free.
     let _ = fs::remove_file(data_dir.join(socket::SOCKET_NAME));
-    if let Grouping::Groups(base) = keeper.grouping()
+    if let Grouping::Groups { base, .. } = keeper.grouping()
         && let Err(error) = base.remove(&data_dir)
     {
         tracing::warn!(%error, "left a control group behind");

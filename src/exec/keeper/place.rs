@@ -33,8 +33,17 @@ const LOG_LEN_MAX: u64 = 1024 * 1024;
 /// How much of the keeper's own log is quoted when it does not start, in bytes.
 const QUOTE_LEN_MAX: usize = 1024;
 
-/// A connection that was greeted.
+/// A connection to a keeper.
 pub(super) type Link = AsyncFd<Socket>;
+
+/// A connection that was greeted.
+pub(super) struct Connected {
+    pub(super) link: Link,
+    /// The version of the messages that both speak.
+    pub(super) version: u32,
+    /// What the keeper holds.
+    pub(super) kept: Vec<Kept>,
+}
 
 /// Why there is no keeper.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +124,7 @@ impl Place {
         self.data_dir.join(socket::SOCKET_NAME)
     }
 
-    pub(super) async fn connect_or_start(&self) -> Result<(Link, Vec<Kept>), ClientError> {
+    pub(super) async fn connect_or_start(&self) -> Result<Connected, ClientError> {
         match self.connect().await? {
             Some(connected) => Ok(connected),
             None => self.start().await,
@@ -123,7 +132,7 @@ impl Place {
     }
 
     /// Connects and greets; none when nobody listens.
-    pub(super) async fn connect(&self) -> Result<Option<(Link, Vec<Kept>)>, ClientError> {
+    pub(super) async fn connect(&self) -> Result<Option<Connected>, ClientError> {
         let failed = |cause| ClientError::Connect { path: self.socket(), cause };
         let socket = match socket::connect(&self.data_dir) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -134,25 +143,31 @@ impl Place {
         // SAFETY: the socket owns its descriptor, and always gives the same one.
         let link = unsafe { AsyncFd::register(socket) }.map_err(|e| failed(e.into_parts().1))?;
         match timeout(HELLO_WAIT_MAX, self.greet(&link)).await {
-            Ok(kept) => Ok(Some((link, kept?))),
+            Ok(greeted) => {
+                let (version, kept) = greeted?;
+                Ok(Some(Connected { link, version, kept }))
+            }
             Err(_) => Err(ClientError::Silent(self.socket())),
         }
     }
 
-    async fn greet(&self, link: &Link) -> Result<Vec<Kept>, ClientError> {
+    /// Settles the version, and hears what is held.
+    async fn greet(&self, link: &Link) -> Result<(u32, Vec<Kept>), ClientError> {
         let failed = |cause| ClientError::Connect { path: self.socket(), cause };
         let refused = |reason| ClientError::Refused { path: self.socket(), reason };
         let hello = Request::Hello { oldest: VERSION_OLDEST, newest: VERSION_NEWEST };
         send(link, Some(&hello)).await.map_err(failed)?;
+        let mut version = VERSION_OLDEST;
         let mut all = Vec::new();
         loop {
             match link.async_io(Interest::READABLE, Socket::receive).await.map_err(failed)? {
                 Some(Event::Holding { kept, last }) => {
                     all.extend(kept);
                     if last {
-                        return Ok(all);
+                        return Ok((version, all));
                     }
                 }
+                Some(Event::Welcome { version: settled }) => version = settled,
                 Some(Event::Refused { reason }) => return Err(refused(reason)),
                 Some(_) => {}
                 None => return Err(refused(format!("it closed the connection; `{}` may say why", self.log.display()))),
@@ -161,7 +176,7 @@ impl Place {
     }
 
     /// Starts a keeper that outlives this process, and connects to it.
-    async fn start(&self) -> Result<(Link, Vec<Kept>), ClientError> {
+    async fn start(&self) -> Result<Connected, ClientError> {
         let mut child = self.spawn()?;
         let deadline = Instant::now() + START_WAIT_MAX;
         loop {

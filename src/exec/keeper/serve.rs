@@ -2,24 +2,27 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::resource::rlim_t;
 use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
 
+use super::escape::Escapees;
 use super::instance::{Instance, Part};
 use super::message::{self, Event, Request};
 use super::node::Node;
-use super::spawn::{Grouping, next_ended};
-use super::{KeeperError, Options, STOP_GRACE, peer, socket};
+use super::spawn::{Grouping, Means, next_ended};
+use super::{KeeperError, Options, SHUTDOWN_GRACE_MAX, peer, socket};
+use crate::exec::forward::Forward;
 use crate::exec::logs::writer::LogWriter;
 use crate::exec::plan::Kept;
 use crate::ids::RunId;
+use crate::time::Mono;
 
 /// Most runs in the table. Each takes five descriptors, and the usual hard limit of them is 20,000 or more.
 pub(super) const INSTANCES_MAX: usize = 4096;
@@ -45,8 +48,7 @@ const TREE_RECHECK: Duration = Duration::from_millis(100);
 pub(super) struct Setup {
     pub(super) listener: OwnedFd,
     pub(super) signals: SignalFd,
-    pub(super) grouping: Grouping,
-    pub(super) open_files: (rlim_t, rlim_t),
+    pub(super) means: Means,
     pub(super) options: Options,
 }
 
@@ -56,9 +58,20 @@ pub(super) struct Keeper {
     epoll: Epoll,
     node: Option<Node>,
     instances: BTreeMap<RunId, Instance>,
+    /// The runs whose child was not reaped yet, by the child's number.
+    children: BTreeMap<Pid, RunId>,
+    /// The runs whose child was reaped and whose tree is awaited.
+    ending: BTreeSet<RunId>,
+    /// The runs that are to be killed if they have not ended by then.
+    kills: BTreeSet<(Instant, RunId)>,
+    /// When the leases of runs end that have one.
+    leases: BTreeMap<RunId, Mono>,
     /// The runs by the numbers that their descriptors are waited on with; numbers are never used again.
     numbers: BTreeMap<u64, RunId>,
     next_number: u64,
+    escapees: Escapees,
+    /// Connections of instances that are over, by the same numbers: what was sent is still to be delivered.
+    lingering: BTreeMap<u64, Forward>,
     /// Open logs by their folders, with how many runs write there.
     logs: BTreeMap<PathBuf, (LogWriter, usize)>,
     /// Since when no node is connected.
@@ -110,8 +123,14 @@ impl Keeper {
             epoll,
             node: None,
             instances: BTreeMap::new(),
+            children: BTreeMap::new(),
+            ending: BTreeSet::new(),
+            kills: BTreeSet::new(),
+            leases: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next_number: 0,
+            escapees: Escapees::default(),
+            lingering: BTreeMap::new(),
             logs: BTreeMap::new(),
             alone_since: Some(Instant::now()),
             ending_by: None,
@@ -120,7 +139,7 @@ impl Keeper {
 
     /// How instances are held together.
     pub(super) fn grouping(&self) -> &Grouping {
-        &self.setup.grouping
+        &self.setup.means.grouping
     }
 
     /// Serves until told to end and all instances are over.
@@ -143,6 +162,7 @@ impl Keeper {
                 }
             }
             self.act_on_time(Instant::now());
+            self.escapees.end(self.instances.values());
             self.flush_node();
             if let Some(outcome) = self.ended() {
                 return outcome;
@@ -154,7 +174,7 @@ impl Keeper {
     fn ended(&self) -> Option<Result<(), KeeperError>> {
         let by = self.ending_by?;
         let alive = || self.instances.values().filter(|instance| instance.is_alive());
-        if alive().next().is_none() {
+        if alive().next().is_none() && self.escapees.are_gone() {
             return Some(Ok(()));
         }
         let names = || alive().map(|instance| instance.plan().instance.to_string()).collect();
@@ -165,9 +185,10 @@ impl Keeper {
 
     fn next_deadline(&self) -> Option<Instant> {
         let orphaned = self.alone_since.map(|since| since + self.setup.options.orphan_grace);
-        let kills = self.instances.values().filter_map(|instance| instance.kill_at);
-        let recheck = self.instances.values().any(Instance::is_ending).then(|| Instant::now() + TREE_RECHECK);
-        kills.chain(orphaned).chain(self.ending_by).chain(recheck).min()
+        let kill = self.kills.first().map(|(at, _)| *at);
+        let recheck = (!self.ending.is_empty()).then(|| Instant::now() + TREE_RECHECK);
+        let lease = self.leases.values().min().map(|until| Instant::now() + until.since(boot_clock()));
+        [kill, orphaned, self.ending_by, recheck, lease].into_iter().flatten().min()
     }
 
     fn act_on_time(&mut self, now: Instant) {
@@ -175,39 +196,52 @@ impl Keeper {
             self.alone_since = None;
             self.stop_replaceable(now);
         }
-        for instance in self.instances.values_mut() {
-            if instance.kill_at.is_some_and(|at| now >= at) {
-                instance.kill_at = None;
+        while let Some((at, run)) = self.kills.first().copied().filter(|(at, _)| now >= *at) {
+            self.kills.remove(&(at, run));
+            // What is over has nothing left that could be killed.
+            if let Some(instance) = self.instances.get_mut(&run).filter(|instance| instance.is_alive()) {
                 instance.kill_tree();
             }
         }
-        let ending: Vec<RunId> =
-            self.instances.iter().filter(|(_, instance)| instance.is_ending()).map(|(run, _)| *run).collect();
-        for run in ending {
+        self.end_leases();
+        for run in self.ending.clone() {
             self.finish(run);
+        }
+    }
+
+    /// Somebody else may run these from now on.
+    fn end_leases(&mut self) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let now = boot_clock();
+        for (run, _) in self.leases.extract_if(.., |_, until| *until <= now) {
+            if let Some(instance) = self.instances.get_mut(&run).filter(|instance| instance.is_alive()) {
+                tracing::warn!(instance = %instance.plan().instance, "killed: its lease is over");
+                instance.kill_tree();
+            }
         }
     }
 
     /// The node has been away for so long that other nodes run these by now.
     fn stop_replaceable(&mut self, now: Instant) {
-        for instance in
-            self.instances.values_mut().filter(|instance| instance.plan().replaceable && instance.is_alive())
-        {
-            tracing::warn!(instance = %instance.plan().instance, "stopped: the node is away and others take over");
-            instance.signal(libc::SIGTERM);
-            instance.kill_at = Some(now + STOP_GRACE);
+        for (run, instance) in &mut self.instances {
+            if instance.plan().replaceable && instance.is_alive() {
+                tracing::warn!(instance = %instance.plan().instance, "stopped: the node is away and others take over");
+                self.kills.extend(instance.stop(now, Duration::MAX).map(|at| (at, *run)));
+            }
         }
     }
 
-    /// Ends all instances; the keeper ends when they have.
-    fn shut_down(&mut self, grace: Duration) {
+    /// Ends all instances, each in the way of its plan and within `grace_max`; the keeper ends when they have.
+    fn shut_down(&mut self, grace_max: Duration) {
         let now = Instant::now();
-        tracing::info!(instances = self.instances.len(), ?grace, "ending");
-        self.ending_by.get_or_insert(now + grace + KILL_WAIT_MAX);
-        for instance in self.instances.values_mut().filter(|instance| instance.is_alive()) {
-            instance.signal(libc::SIGTERM);
-            instance.kill_at = Some(instance.kill_at.map_or(now + grace, |at| at.min(now + grace)));
+        tracing::info!(instances = self.instances.len(), ?grace_max, "ending");
+        for (run, instance) in self.instances.iter_mut().filter(|(_, instance)| instance.is_alive()) {
+            self.kills.extend(instance.stop(now, grace_max).map(|at| (at, *run)));
         }
+        let last = self.kills.last().map_or(now, |(at, _)| *at);
+        self.ending_by.get_or_insert(last + KILL_WAIT_MAX);
     }
 
     // Signals.
@@ -217,16 +251,18 @@ impl Keeper {
         while let Ok(Some(signal)) = self.setup.signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
             if number == libc::SIGTERM || number == libc::SIGINT {
-                self.shut_down(STOP_GRACE);
+                self.shut_down(SHUTDOWN_GRACE_MAX);
             }
         }
         while let Some((child, status)) = next_ended() {
-            let run = self.instances.iter().find(|(_, i)| i.child() == child && i.is_alive()).map(|(run, _)| *run);
+            let run = self.children.remove(&child);
             // Any other child is an orphan out of some instance's tree.
+            self.escapees.reaped(child);
             if let Some(run) = run {
                 self.read_report(run);
                 if let Some(instance) = self.instances.get_mut(&run) {
                     instance.reaped(status);
+                    self.ending.insert(run);
                 }
                 self.finish(run);
             }
@@ -315,6 +351,11 @@ impl Keeper {
                 }
             }
             Request::Acknowledge { run } => self.acknowledge(run),
+            Request::Extend { run, until } => {
+                if let Some(lease) = self.leases.get_mut(&run) {
+                    *lease = until;
+                }
+            }
             Request::List => self.list(),
             Request::Shutdown { grace_ms } => self.shut_down(Duration::from_millis(grace_ms)),
         }
@@ -322,11 +363,11 @@ impl Keeper {
 
     fn greet(&mut self, oldest: u32, newest: u32) {
         let Some(node) = &mut self.node else { return };
-        let Some(version) = message::agree(oldest, newest) else {
+        let own = self.setup.options.speak_at_most;
+        let Some(version) = message::agree(oldest, newest, own) else {
             let reason = format!(
-                "this keeper speaks the versions {} to {}, the node {oldest} to {newest}",
+                "this keeper speaks the versions {} to {own}, the node {oldest} to {newest}",
                 message::VERSION_OLDEST,
-                message::VERSION_NEWEST
             );
             node.tell(Event::Refused { reason });
             return;
@@ -351,6 +392,13 @@ impl Keeper {
     }
 }
 
+/// This host's boot clock, as the node reads it.
+fn boot_clock() -> Mono {
+    let time =
+        nix::time::ClockId::CLOCK_BOOTTIME.now().unwrap_or_else(|errno| unreachable!("a clock of Linux: {errno}"));
+    Mono(u64::try_from(std::time::Duration::from(time).as_millis()).unwrap_or(u64::MAX))
+}
+
 /// How long epoll may wait: rounded up, so that it does not wake a little too early and spin.
 fn timeout_until(deadline: Instant) -> EpollTimeout {
     let left = deadline.saturating_duration_since(Instant::now());
@@ -368,6 +416,7 @@ mod tests {
         for token in [Token::Signals, Token::Listener, Token::Node].into_iter().chain(instances) {
             assert_eq!(Token::from_number(token.number()), Some(token));
         }
-        assert_eq!(Token::from_number(7), None);
+        // All eight kinds are taken.
+        assert_eq!(Token::from_number(7), Some(Token::Instance(0, Part::Forward)));
     }
 }

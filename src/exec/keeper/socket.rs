@@ -16,6 +16,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    getsockopt, sockopt::PeerCredentials,
 };
 
 /// The socket's file name, as [`Layout::keeper_socket`](crate::node::layout::Layout::keeper_socket) has it.
@@ -92,6 +93,13 @@ impl Socket {
             }
             _ => Err(invalid("a packet has an unknown form")),
         }
+    }
+}
+
+impl Socket {
+    /// The process at the other end, by the number that it had when the connection was made; none where it has none here.
+    pub(super) fn peer(&self) -> Option<i32> {
+        getsockopt(self, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
     }
 }
 

@@ -79,9 +79,14 @@ impl LogWriter {
 
     /// The same with another size of segments.
     pub(super) fn with_limit(dir: &Path, limit: u64) -> Result<Self, OpenError> {
-        let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        make.map_err(|cause| OpenError::MakeFolder { path: dir.to_owned(), cause })?;
-        let firsts = segments(dir).map_err(|cause| OpenError::List { path: dir.to_owned(), cause })?;
+        let firsts = match segments(dir) {
+            Ok(firsts) if !firsts.is_empty() => firsts,
+            _ => {
+                let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+                make.map_err(|cause| OpenError::MakeFolder { path: dir.to_owned(), cause })?;
+                segments(dir).map_err(|cause| OpenError::List { path: dir.to_owned(), cause })?
+            }
+        };
         let first = firsts.last().copied().unwrap_or(1);
         let path = dir.join(segment_name(first));
         let recovered = recover(&path, first);
@@ -238,8 +243,11 @@ fn recover(path: &Path, first: u64) -> io::Result<Recovered> {
         file.rewind()?;
         file.write_all(&SEGMENT_HEADER)?;
     }
-    file.set_len(len as u64)?;
-    file.seek(SeekFrom::Start(len as u64))?;
+    if len != data.len() {
+        // It ends in a torn frame.
+        file.set_len(len as u64)?;
+        file.seek(SeekFrom::Start(len as u64))?;
+    }
     open.retain(|_, open| *open != Open::default());
     Ok(Recovered { segment: file, len: len as u64, next, open })
 }

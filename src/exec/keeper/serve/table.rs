@@ -5,20 +5,26 @@ use std::path::PathBuf;
 use nix::sys::epoll::{Epoll, EpollEvent};
 
 use super::{INSTANCES_MAX, Keeper, Token};
+use crate::confinement::Confinement;
 use crate::exec::keeper::instance::{Instance, News, Part};
-use crate::exec::keeper::message::Event;
+use crate::exec::keeper::message::{Event, VERSION_CONFINES};
+use crate::exec::keeper::spawn::Grouping;
 use crate::exec::logs::writer::{LogWriter, OpenError};
-use crate::exec::plan::LaunchPlan;
+use crate::exec::plan::{LaunchPlan, Stop};
 use crate::ids::RunId;
 
 impl Keeper {
-    pub(super) fn launch(&mut self, plan: LaunchPlan) {
+    pub(super) fn launch(&mut self, mut plan: LaunchPlan) {
         let run = plan.run;
+        if self.setup.options.speak_at_most < VERSION_CONFINES {
+            // As a keeper that passes over fields that it does not know.
+            plan = LaunchPlan { confinement: Confinement::default(), identity: None, stop: Stop::default(), ..plan };
+        }
         if let Some(instance) = self.instances.get(&run) {
             // Asked twice: answered from the table, or later when the start has come to something.
-            let (launched, over) = (instance.launched(), instance.over());
+            let (launched, over, enforced) = (instance.launched(), instance.over(), instance.enforced().clone());
             if let Some((pid, at)) = launched {
-                self.tell(Event::Launched { run, pid, at });
+                self.tell(Event::Launched { run, pid, at, enforced });
             }
             if let Some(ended) = over {
                 self.tell(Event::Exited { run, ended });
@@ -38,28 +44,37 @@ impl Keeper {
             return Err(format!("this host holds {INSTANCES_MAX} instances already, which is the limit"));
         }
         let (run, log_dir) = (plan.run, plan.log_dir.clone());
+        if plan.lease_until.is_some_and(|until| until <= super::boot_clock()) {
+            return Err("its lease was over before it could start".to_owned());
+        }
         self.open_log(&log_dir).map_err(|e| e.to_string())?;
-        let instance = match Instance::start(plan, &self.setup.grouping, self.setup.open_files) {
+        self.next_number += 1;
+        let number = self.next_number;
+        let instance = match Instance::start(plan, number, &mut self.setup.means) {
             Ok(instance) => instance,
             Err(error) => {
                 self.close_log(&log_dir);
                 return Err(error.to_string());
             }
         };
-        self.next_number += 1;
-        let number = self.next_number;
         for part in Part::ALL {
-            let token = Token::Instance(number, part).number();
-            if let Some(fd) = instance.part(part)
-                && let Err(error) = self.epoll.add(fd, EpollEvent::new(part.interest(), token))
-            {
-                // Out of kernel memory or of watches (epoll(7)). Its end is noticed all the same, and drains its pipes.
-                tracing::error!(instance = %instance.plan().instance, ?part, %error, "cannot wait on a descriptor");
-            }
+            Self::wait_on(&self.epoll, &instance, number, part);
         }
+        self.leases.extend(instance.plan().lease_until.map(|until| (run, until)));
         self.numbers.insert(number, run);
+        self.children.insert(instance.child(), run);
         self.instances.insert(run, instance);
         Ok(())
+    }
+
+    fn wait_on(epoll: &Epoll, instance: &Instance, number: u64, part: Part) {
+        let token = Token::Instance(number, part).number();
+        if let Some(fd) = instance.part(part)
+            && let Err(error) = epoll.add(fd, EpollEvent::new(part.interest(), token))
+        {
+            // Out of kernel memory or of watches (epoll(7)). Its end is noticed all the same, and drains its pipes.
+            tracing::error!(instance = %instance.plan().instance, ?part, %error, "cannot wait on a descriptor");
+        }
     }
 
     fn open_log(&mut self, dir: &PathBuf) -> Result<(), OpenError> {
@@ -81,12 +96,26 @@ impl Keeper {
     }
 
     pub(super) fn serve_instance(&mut self, number: u64, part: Part) {
-        let Some(run) = self.numbers.get(&number).copied() else { return };
+        let Some(run) = self.numbers.get(&number).copied() else { return self.serve_lingering(number) };
         match part {
             Part::Stdout | Part::Stderr => self.copy_output(run, part),
             Part::Report => self.read_report(run),
+            Part::Forward => {
+                if let Some(instance) = self.instances.get_mut(&run) {
+                    instance.serve_ports();
+                }
+            }
             // What empties a group is looked at below, for all that are ending.
             Part::Group => {}
+        }
+    }
+
+    /// Connections that outlast their instance.
+    fn serve_lingering(&mut self, number: u64) {
+        let Some(forward) = self.lingering.get_mut(&number) else { return };
+        forward.serve();
+        if forward.is_over() {
+            self.lingering.remove(&number);
         }
     }
 
@@ -108,7 +137,11 @@ impl Keeper {
             && let Some((pid, at)) = instance.launched()
         {
             tracing::info!(instance = %instance.plan().instance, %run, pid, "launched");
-            self.tell(Event::Launched { run, pid, at });
+            let enforced = instance.enforced().clone();
+            if let Some((number, _)) = self.numbers.iter().find(|(_, numbered)| **numbered == run) {
+                Self::wait_on(&self.epoll, instance, *number, Part::Forward);
+            }
+            self.tell(Event::Launched { run, pid, at, enforced });
         }
     }
 
@@ -119,12 +152,26 @@ impl Keeper {
         if let Some((log, _)) = self.logs.get_mut(&instance.plan().log_dir) {
             instance.drain(log);
         }
+        let number = self.numbers.iter().find(|(_, numbered)| **numbered == run).map(|(number, _)| *number);
+        if let (Some(mut forward), Some(number)) = (instance.take_forward(), number) {
+            forward.end();
+            if !forward.is_over() {
+                self.lingering.insert(number, forward);
+            }
+        }
         for part in Part::ALL {
             Self::close_part(&self.epoll, instance, part);
         }
         let (log_dir, name) = (instance.plan().log_dir.clone(), instance.plan().instance.to_string());
+        let number = instance.number();
         self.close_log(&log_dir);
-        self.numbers.retain(|_, numbered| *numbered != run);
+        self.leases.remove(&run);
+        self.numbers.remove(&number);
+        self.ending.remove(&run);
+        // Out of a PID namespace nothing gets.
+        if matches!(self.setup.means.grouping, Grouping::Groups { .. }) {
+            self.escapees.look();
+        }
         match news {
             News::Over(ended) => {
                 tracing::info!(instance = name, %run, code = ended.code, signal = ended.signal, "exited");
