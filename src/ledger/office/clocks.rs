@@ -1,0 +1,102 @@
+//! Whose calendar can be trusted: those near the median of the voters'. Pure.
+//!
+//! A clock is measured against this host's boot clock, which never jumps, so that a step of the leader's own wall clock looks like
+//! what it is and not like a step of everybody else's. The way of a renewal makes a clock look slow by as much as it took, which is far
+//! below what matters here: one that takes as long as [`OFF`] comes too late for its session anyway.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::ids::NodeKey;
+use crate::time::{Mono, Now, Wall};
+
+/// How far from the median a clock may be (decisions.md).
+const OFF: Duration = Duration::from_secs(2);
+
+/// How near it has to come to be trusted again: without this, one that is off by just so much would lose and get its leases
+/// with each renewal.
+const NEAR_AGAIN: Duration = Duration::from_secs(1);
+
+/// Milliseconds by which a wall clock is ahead of this host's boot clock.
+type Lead = i128;
+
+/// What is thought of a node's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Clock {
+    /// It was not heard of under this leader, or there is nothing to hold it against.
+    Unknown,
+    /// It is near the median.
+    Good,
+    /// It is not.
+    Off,
+}
+
+/// The clocks of all nodes that were heard of.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    measured: BTreeMap<NodeKey, (Lead, Clock)>,
+    median: Option<Lead>,
+    /// How often anything that is thought of any clock has changed.
+    version: u64,
+}
+
+impl Clocks {
+    /// What a node's wall clock showed.
+    pub(super) fn note(&mut self, node: NodeKey, wall: Wall, now: Mono) {
+        self.measured.entry(node).or_insert((0, Clock::Unknown)).0 = lead(wall, now);
+    }
+
+    /// Forgets all others.
+    pub(super) fn keep(&mut self, is_here: impl Fn(&NodeKey) -> bool) {
+        self.measured.retain(|node, _| is_here(node));
+    }
+
+    /// Judges them all by the median of the voters, once a majority of these was heard of; of two in the middle, by the slower one.
+    pub(super) fn judge(&mut self, voters: &BTreeSet<NodeKey>) {
+        let known = voters.iter().filter_map(|voter| self.measured.get(voter)).map(|(lead, _)| *lead);
+        let mut leads: Vec<Lead> = known.collect();
+        leads.sort_unstable();
+        self.median = if leads.len() > voters.len() / 2 { Some(leads[(leads.len() - 1) / 2]) } else { None };
+        let mut is_changed = false;
+        for (lead, clock) in self.measured.values_mut() {
+            let judged = self.median.map_or(Clock::Unknown, |median| judged(*clock, *lead, median));
+            is_changed |= judged != *clock;
+            *clock = judged;
+        }
+        self.version += u64::from(is_changed);
+    }
+
+    /// What is thought of a node's clock.
+    pub(super) fn of(&self, node: &NodeKey) -> Clock {
+        self.measured.get(node).map_or(Clock::Unknown, |(_, clock)| *clock)
+    }
+
+    /// Another number whenever anything else is thought of any.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The voters' calendar, by this host's boot clock, so that a step of its own does not move it; its own where theirs is not known.
+    pub(super) fn calendar(&self, now: Now) -> Wall {
+        let median = self.median.map(|median| median + Lead::from(now.mono.0));
+        median.and_then(|millis| u64::try_from(millis).ok()).map_or(now.wall, Wall)
+    }
+
+    /// Whether a clock that shows this is not off, or nothing is known to hold it against.
+    pub(super) fn is_near_median(&self, wall: Wall, now: Mono) -> bool {
+        self.median.is_none_or(|median| distance(lead(wall, now), median) <= OFF.as_millis())
+    }
+}
+
+fn judged(before: Clock, lead: Lead, median: Lead) -> Clock {
+    let limit = if before == Clock::Off { NEAR_AGAIN } else { OFF };
+    if distance(lead, median) <= limit.as_millis() || bug!(ClocksNotJudged) { Clock::Good } else { Clock::Off }
+}
+
+fn lead(wall: Wall, now: Mono) -> Lead {
+    Lead::from(wall.0) - Lead::from(now.0)
+}
+
+fn distance(one: Lead, other: Lead) -> u128 {
+    one.abs_diff(other)
+}

@@ -1,0 +1,395 @@
+//! The shell of the ledger: openraft over the mesh and redb. Shell.
+//!
+//! Every node runs it. One that neither votes nor learns holds an empty log, and takes its questions to one that does. Whoever asks
+//! goes through [`Ledger`]: a question is answered here, or by the leader, or by a voter that hands it on to the leader.
+//!
+//! What never happens: a proposal is made twice by one question. Where it may have been made and its fate is not known, the answer is
+//! [`Answer::Unknown`], and the asker reads what became of it.
+//!
+//! Tasks: openraft's own; the desk (`desk`), which ends with [`Running`]; one for each change of the voters (`group`), which ends
+//! with the desk. All of them in one scope of random numbers ([`runtime::scope`]).
+
+mod desk;
+mod forms;
+#[cfg(test)]
+pub(in crate::ledger) mod gate;
+mod group;
+pub mod network;
+mod ordered;
+pub mod runtime;
+mod serve;
+mod sound;
+pub mod store;
+pub mod streams;
+pub mod types;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::ids::NodeKey;
+use crate::time::Now;
+
+use super::command::JobKey;
+use super::office::Wants;
+use super::question::{Account, Answer, Question, Standing};
+use super::voters::Candidate;
+
+use desk::{Desk, Outcome, Visit};
+use network::{Broken, Channel, Network, Wire};
+use runtime::scope;
+use serve::Ear;
+use store::{Log, Machines};
+use types::TypeConfig;
+use wire::{QUESTION_LEN_MAX, Request, Response};
+
+pub(crate) use wire::understands;
+
+/// How long a question goes round before the answer is that nobody leads: longer than an election takes.
+pub const ASK_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a leader waits for a majority to have a command on the disk.
+const COMMIT_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long another node may take to answer: it may hand the question on to the leader.
+const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// Pause before a question is put anew.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How many may wait at the desk. It hands proposals on without waiting for them, so that this many are some milliseconds of work.
+const VISITS_MAX: usize = 4_096;
+
+/// Both clocks of this host.
+pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
+
+/// What a node's ledger is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node.
+    pub own: NodeKey,
+    /// Where openraft's random numbers come from: another one at each start, or a simulator's.
+    pub seed: u64,
+    /// See [`types::SNAPSHOT_EVERY`].
+    pub snapshot_every: u64,
+    /// See [`types::ENTRIES_KEPT`].
+    pub entries_kept: u64,
+}
+
+impl Settings {
+    /// The settings of an ordinary node.
+    pub fn new(own: NodeKey, seed: u64) -> Self {
+        Self { own, seed, snapshot_every: types::SNAPSHOT_EVERY, entries_kept: types::ENTRIES_KEPT }
+    }
+}
+
+/// The ledger cannot go on: its disk failed, most likely. The node must not either, since it does not know what it has promised.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the ledger has stopped: {0}")]
+pub struct Stopped(pub String);
+
+/// Why there is no new ledger.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the ledger is not founded here: {0}")]
+pub struct NotFounded(String);
+
+/// The way to the ledger, for whoever asks on this node. Dropping the last one closes the database.
+#[derive(Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    own: NodeKey,
+    seed: u64,
+    raft: Raft<TypeConfig, Machines>,
+    machines: Machines,
+    ear: Arc<Ear>,
+    wire: Arc<dyn Wire>,
+    desk: mpsc::Sender<Visit>,
+    wants: watch::Sender<Arc<Wants>>,
+    members: watch::Sender<Arc<[Candidate]>>,
+    standing: watch::Receiver<Standing>,
+    /// The last node that gave an answer, for a node that is not in the group.
+    contact: Mutex<Option<NodeKey>>,
+}
+
+/// What runs. It has to be stopped; dropping it leaves openraft running.
+pub struct Running {
+    raft: Raft<TypeConfig, Machines>,
+    desk: JoinHandle<Result<(), Stopped>>,
+    end: CancellationToken,
+}
+
+impl Running {
+    /// Waits until the ledger ends: because it was stopped, or because it cannot go on. Cancelling the wait loses nothing.
+    pub async fn ended(&mut self) -> Result<(), Stopped> {
+        (&mut self.desk).await.unwrap_or_else(|error| Err(Stopped(error.to_string())))
+    }
+
+    /// Stops it. What was confirmed is on the disk.
+    pub async fn stop(self) {
+        self.end.cancel();
+        // It fails where openraft has panicked, which was reported where it happened.
+        let _ = self.raft.shutdown().await;
+        // Whoever waited for its end has taken that already.
+        if !self.desk.is_finished() {
+            let _ = self.desk.await;
+        }
+    }
+}
+
+impl Ledger {
+    /// Starts the ledger of this node over an open database.
+    pub async fn start(
+        settings: Settings,
+        (log, machines): (Log, Machines),
+        wire: Arc<dyn Wire>,
+        clock: Clock,
+    ) -> Result<(Self, Running), Stopped> {
+        let stopped = |error: &dyn std::fmt::Display| Stopped(error.to_string());
+        let Settings { own, seed, snapshot_every, entries_kept } = settings;
+        let config = types::config(snapshot_every, entries_kept).validate().map_err(|error| stopped(&error))?;
+        let network = Network { wire: wire.clone() };
+        let raft = scope(seed, Raft::new(own, Arc::new(config), network, log, machines.clone())).await;
+        let raft = raft.map_err(|error| stopped(&error))?;
+        let (desk, visits) = mpsc::channel(VISITS_MAX);
+        let (wants, wanted) = watch::channel(Arc::default());
+        let (members, known) = watch::channel(Arc::from([]));
+        let (standing, stands) = watch::channel(Standing::default());
+        let end = CancellationToken::new();
+        let ear = Arc::new(Ear::new(raft.clone(), clock.clone()));
+        let task = Desk {
+            own,
+            raft: raft.clone(),
+            machines: machines.clone(),
+            ear: ear.clone(),
+            clock,
+            visits,
+            wants: wanted,
+            members: known,
+            standing,
+            end: end.clone(),
+        };
+        let running = Running { raft: raft.clone(), desk: runtime::spawn(scope(!seed, task.run())), end };
+        let contact = Mutex::new(None);
+        let shared = Shared { own, seed, raft, machines, ear, wire, desk, wants, members, standing: stands, contact };
+        Ok((Self { shared: Arc::new(shared) }, running))
+    }
+
+    /// Founds a ledger with this node as its only voter. Only the founder of a cluster does that, once: two that are founded would be
+    /// two ledgers for ever.
+    pub async fn found(&self) -> Result<(), NotFounded> {
+        let alone = BTreeMap::from([(self.shared.own, ())]);
+        let founded = scope(self.shared.seed, self.shared.raft.initialize(alone)).await;
+        founded.map_err(|error| NotFounded(error.to_string()))
+    }
+
+    /// Who is wanted for which lease, from now on. Told to every node: whoever leads uses it.
+    pub fn wants(&self, wants: Arc<Wants>) {
+        self.shared.wants.send_replace(wants);
+    }
+
+    /// All members that are not removed, from now on, and how they fare.
+    pub fn members(&self, members: Arc<[Candidate]>) {
+        self.shared.members.send_replace(members);
+    }
+
+    /// Who votes and who leads, as this node sees it.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.clone()
+    }
+
+    /// What this node has applied.
+    #[cfg(test)]
+    pub(in crate::ledger) fn machine(&self) -> super::machine::Machine {
+        self.shared.machines.applied().machine.clone()
+    }
+
+    /// Asks within [`ASK_WITHIN`].
+    pub async fn ask(&self, question: Question) -> Answer {
+        self.ask_within(question, ASK_WITHIN).await
+    }
+
+    /// Asks whoever can answer, until somebody does or the time is over: then it is [`Answer::NotLeader`], and nothing was done, or
+    /// [`Answer::Unknown`].
+    pub async fn ask_within(&self, question: Question, within: Duration) -> Answer {
+        let deadline = Instant::now() + within;
+        scope(self.shared.seed, self.shared.ask_round(&question, deadline)).await
+    }
+
+    /// Answers another node's request. The transport has proven who it is, and that it is a member.
+    pub async fn serve(&self, from: NodeKey, request: &[u8]) -> Vec<u8> {
+        let response = match wire::decode(request) {
+            Ok(Request::Ask { .. }) if request.len() > QUESTION_LEN_MAX => {
+                Response::Refused(format!("a question of {} bytes, and {QUESTION_LEN_MAX} is the most", request.len()))
+            }
+            Ok(Request::Ask { question, by }) => {
+                Response::Answered(scope(self.shared.seed, self.shared.answer(from, &question, by)).await)
+            }
+            Ok(request) => scope(self.shared.seed, self.shared.ear.answer(from, request)).await,
+            Err(error) => Response::Refused(format!("it cannot be read: {error}")),
+        };
+        wire::encode(&response)
+    }
+}
+
+/// Who leads, as far as is known, where no answer can be given here.
+struct Elsewhere(Option<NodeKey>);
+
+impl Shared {
+    async fn ask_round(&self, question: &Question, deadline: Instant) -> Answer {
+        for turn in 0_usize.. {
+            let leader = match self.here(self.own, question, deadline).await {
+                Ok(answer) => return answer,
+                Err(Elsewhere(leader)) => leader.filter(|leader| *leader != self.own),
+            };
+            // What this node knows of the leader may be old: every other time somebody else is asked.
+            let target =
+                if turn % 2 == 0 { leader.or_else(|| self.contact(turn)) } else { self.contact(turn).or(leader) };
+            if let Some(to) = target {
+                match self.there(to, question, None, deadline).await {
+                    Ok(Answer::NotLeader { leader }) => self.remember(leader.filter(|leader| *leader != to)),
+                    Ok(answer) => {
+                        self.remember(Some(to));
+                        return answer;
+                    }
+                    Err(Broken::Lost(_)) if matches!(question, Question::Propose(_)) => return Answer::Unknown,
+                    Err(Broken::Lost(_) | Broken::Unreached(_)) => self.remember(None),
+                }
+            }
+            if Instant::now() + PAUSE >= deadline {
+                return Answer::NotLeader { leader };
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        unreachable!("a deadline comes before as many turns as a number can count")
+    }
+
+    /// Answers another node, or lets the leader do so.
+    async fn answer(&self, from: NodeKey, question: &Question, by: Option<NodeKey>) -> Answer {
+        let deadline = Instant::now() + COMMIT_WITHIN;
+        // Only who is in the group hands questions on: it is believed when it says who asked.
+        if by.is_some() && !self.is_in_group(&from) {
+            return Answer::NotAllowed;
+        }
+        match self.here(by.unwrap_or(from), question, deadline).await {
+            Ok(answer) => answer,
+            Err(Elsewhere(Some(leader))) if by.is_none() && leader != self.own && leader != from => {
+                match self.there(leader, question, Some(from), deadline).await {
+                    Ok(answer) => answer,
+                    Err(Broken::Lost(_)) if matches!(question, Question::Propose(_)) => Answer::Unknown,
+                    Err(Broken::Lost(_) | Broken::Unreached(_)) => Answer::NotLeader { leader: None },
+                }
+            }
+            Err(Elsewhere(leader)) => Answer::NotLeader { leader },
+        }
+    }
+
+    /// Answers from here, where this node can.
+    async fn here(&self, asker: NodeKey, question: &Question, deadline: Instant) -> Result<Answer, Elsewhere> {
+        match question {
+            Question::History { job } if self.is_in_group(&self.own) => {
+                return Ok(Answer::History(self.account(job)));
+            }
+            Question::Standing if self.is_in_group(&self.own) => {
+                return Ok(Answer::Standing(self.standing.borrow().clone()));
+            }
+            Question::History { .. } | Question::Standing => return Err(Elsewhere(self.leader())),
+            Question::Propose(_) | Question::Renew { .. } => {}
+        }
+        let (outcome, said) = oneshot::channel();
+        let visit = Visit { asker, question: question.clone(), outcome };
+        let visited = timeout_at(deadline, async {
+            self.desk.send(visit).await.ok()?;
+            said.await.ok()
+        });
+        // Without an outcome the desk has ended, or is late: nothing was proposed for somebody who has gone.
+        match visited.await.ok().flatten() {
+            Some(Outcome::Said(answer)) => Ok(answer),
+            Some(Outcome::Proposed(proposed)) => self.applied(proposed, deadline).await,
+            Some(Outcome::NotLeading) => Err(Elsewhere(self.leader())),
+            None if matches!(question, Question::Propose(_)) => Ok(Answer::Unknown),
+            None => Err(Elsewhere(self.leader())),
+        }
+    }
+
+    /// What becomes of a proposal.
+    async fn applied(&self, proposed: desk::Proposed, deadline: Instant) -> Result<Answer, Elsewhere> {
+        let deadline = deadline.min(Instant::now() + COMMIT_WITHIN);
+        match timeout_at(deadline, proposed).await {
+            Ok(Ok(Ok(applied))) => Ok(Answer::Applied { index: applied.log_id.index, reply: applied.data }),
+            // The only one that means that it never came into the log.
+            Ok(Ok(Err(ClientWriteError::ForwardToLeader(to)))) => Err(Elsewhere(to.leader_id)),
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Ok(Answer::Unknown),
+        }
+    }
+
+    async fn there(
+        &self,
+        to: NodeKey,
+        question: &Question,
+        by: Option<NodeKey>,
+        deadline: Instant,
+    ) -> Result<Answer, Broken> {
+        let within = ANSWER_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
+        let request = wire::encode(&Request::Ask { question: question.clone(), by });
+        let response = self.wire.ask(to, Channel::Question, request, within).await?;
+        match wire::decode(&response) {
+            Ok(Response::Answered(answer)) => Ok(answer),
+            Ok(Response::Refused(cause)) => Err(Broken::Unreached(cause)),
+            Ok(other) => Err(Broken::Lost(format!("no answer to a question: {other:?}"))),
+            Err(error) => Err(Broken::Lost(error.to_string())),
+        }
+    }
+
+    /// What became of a job, as far as this voter knows, and how far that is.
+    fn account(&self, job: &JobKey) -> Option<Account> {
+        let applied = self.machines.applied();
+        let account = applied.machine.account(job)?;
+        let leads = self.standing.borrow().leader == Some(self.own);
+        let as_of = || self.ear.heard_at().unwrap_or(applied.machine.wall());
+        Some(Account { as_of: (!leads && !self.ear.hears_leader()).then(as_of), ..account })
+    }
+
+    fn leader(&self) -> Option<NodeKey> {
+        let metrics = self.raft.metrics();
+        metrics.borrow_watched().current_leader
+    }
+
+    /// Whether a node votes or learns, as far as this one knows.
+    fn is_in_group(&self, node: &NodeKey) -> bool {
+        let metrics = self.raft.metrics();
+        metrics.borrow_watched().membership_config.get_node(node).is_some()
+    }
+
+    /// Somebody to be asked: the last one who gave an answer, or the members that are up, one after the other.
+    fn contact(&self, turn: usize) -> Option<NodeKey> {
+        let remembered = *self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.or_else(|| {
+            let members = self.members.borrow();
+            let up: Vec<NodeKey> = members
+                .iter()
+                .filter(|one| one.down_for.is_none() && one.node != self.own)
+                .map(|one| one.node)
+                .collect();
+            (!up.is_empty()).then(|| up[turn % up.len()])
+        })
+    }
+
+    fn remember(&self, contact: Option<NodeKey>) {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = contact.filter(|contact| *contact != self.own);
+    }
+}

@@ -1,0 +1,170 @@
+//! Trials of the ordinary run, and of every deliberate bug.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::*;
+
+/// How many slots are tried where `NARUN_TRIAL_SLOTS` says nothing else: half a minute of one core, unoptimised.
+const SLOTS: u64 = 4_000;
+
+/// A bug has to be caught within this time of one core.
+const CAUGHT_WITHIN: Duration = Duration::from_secs(60);
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is to be a number, not `{text}`")))
+}
+
+/// What this thread has computed so far.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
+}
+
+fn assert_clean(seed: u64, outcome: &Outcome) {
+    let wrongs = &outcome.verdict.wrongs;
+    assert!(
+        wrongs.is_empty(),
+        "{} promises were broken: {wrongs:#?}\nto live it again: \
+         NARUN_TRIAL_SEED={seed} NARUN_TRIAL_TELL=1 cargo test --lib ledger::trial::tests::promises -- --nocapture",
+        wrongs.len()
+    );
+}
+
+#[test]
+fn promises_are_kept_whatever_happens() {
+    let began = cpu_time();
+    let wanted = number("NARUN_TRIAL_SLOTS").unwrap_or(SLOTS);
+    let seeds = number("NARUN_TRIAL_SEED").map_or(0..u64::MAX, |seed| seed..seed + 1);
+    let (mut sum, mut lasted, mut lives) = (Verdict::default(), 0, 0);
+    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in seeds {
+        let outcome = live(Terms::of(seed), None);
+        assert_clean(seed, &outcome);
+        sum.add(&outcome.verdict);
+        for (fault, count) in outcome.faults {
+            *faults.entry(fault).or_default() += count;
+        }
+        (lasted, lives) = (lasted + outcome.lasted, lives + 1);
+        if sum.slots >= wanted {
+            break;
+        }
+    }
+    println!(
+        "{lives} lives of {} s together: {} slots, {} of them within ten seconds of a fault, {} runs, {} programs started, {} runs \
+         recorded as lost; {} slots of every tenth looked at were promised a run in time; {} faults: {faults:?}; in {:?} of one core",
+        lasted / 1_000,
+        sum.slots,
+        sum.near,
+        sum.runs,
+        sum.starts,
+        sum.lost,
+        sum.promised,
+        faults.values().sum::<u64>(),
+        cpu_time() - began
+    );
+    assert!(sum.promised > 0 && sum.lost > 0 && sum.runs > sum.slots / 4, "a trial that tries nothing: {sum:?}");
+}
+
+#[test]
+fn one_seed_is_one_life() {
+    let lived = |seed| {
+        let outcome = live(Terms { lasts: 25_000, ..Terms::brief(seed) }, None);
+        assert_clean(seed, &outcome);
+        (outcome.trace, outcome.verdict.slots)
+    };
+    let first = lived(2);
+    assert_eq!(lived(2), first, "the same seed, and another life");
+    assert_ne!(lived(3), first, "another seed, and the same life");
+}
+
+/// The bug is caught, by a seed from this one on.
+fn catch(bug: Bug, first: u64) {
+    let began = cpu_time();
+    let first = number("NARUN_TRIAL_SEED").unwrap_or(first);
+    for seed in first.. {
+        let outcome = live(Terms::brief(seed), Some(bug));
+        let took = cpu_time() - began;
+        if let Some(wrong) = outcome.verdict.wrongs.first() {
+            println!("{bug:?}: {took:?}, by seed {seed}: {wrong}");
+            return;
+        }
+        assert!(took < CAUGHT_WITHIN, "{bug:?} was not caught within {took:?}, by seeds from {first} to {seed}");
+    }
+}
+
+macro_rules! caught {
+    ($($test:ident: $bug:ident from $seed:literal,)+; $($rare_test:ident: $rare:ident from $rare_seed:literal,)+) => {
+        $(
+            #[test]
+            fn $test() {
+                catch(Bug::$bug, $seed);
+            }
+        )+
+
+        $(
+            #[test]
+            #[ignore = "it takes most of its minute, or more: what it needs seldom happens in these lives"]
+            fn $rare_test() {
+                catch(Bug::$rare, $rare_seed);
+            }
+        )+
+
+        /// Without their bugs, the seeds that catch them are clean; and no bug is left out.
+        #[test]
+        fn seeds_that_catch_bugs_are_clean_without_them() {
+            let bugs = [$(Bug::$bug,)+ $(Bug::$rare,)+];
+            assert!(Bug::ALL.iter().all(|bug| bugs.contains(bug)), "a bug is not tried");
+            let seeds: std::collections::BTreeSet<u64> = [$($seed),+].into();
+            for seed in seeds {
+                let outcome = live(Terms::brief(seed), None);
+                assert!(outcome.verdict.wrongs.is_empty(), "seed {seed}: {:#?}", outcome.verdict.wrongs);
+            }
+        }
+
+        /// Many short lives, for whoever looks for bugs or for seeds: `NARUN_TRIAL_SEED` is where to begin.
+        #[test]
+        #[ignore = "an hour, or as long as one likes"]
+        fn many_brief_lives() {
+            let first = number("NARUN_TRIAL_SEED").unwrap_or(0);
+            for seed in first..first + number("NARUN_TRIAL_LIVES").unwrap_or(500) {
+                let outcome = live(Terms::brief(seed), None);
+                println!("seed {seed}: {} slots, {:?}", outcome.verdict.slots, outcome.verdict.wrongs);
+            }
+        }
+    };
+}
+
+caught! {
+    a_start_before_its_claim_is_caught: StartBeforeClaim from 0,
+    a_fence_that_is_used_twice_is_caught: FenceReused from 0,
+    a_claim_that_ignores_the_cursor_is_caught: CursorIgnored from 0,
+    an_early_claim_is_caught: EarlyClaimTaken from 0,
+    a_forgotten_sync_is_caught: SyncForgotten from 0,
+    voters_by_gossip_are_caught: VotersFromGossip from 0,
+    a_snapshot_that_forgets_claims_is_caught: SnapshotForgetsClaims from 0,
+    a_snapshot_that_forgets_runs_is_caught: SnapshotForgetsRuns from 0,
+    a_session_that_does_not_end_is_caught: EndedSessionKept from 0,
+    an_orphan_that_is_given_away_is_caught: OrphanGivenAway from 0,
+    an_orphan_that_is_kept_is_caught: OrphanKeptForEver from 0,
+    a_retry_under_an_old_fence_is_caught: RetryUnderOldFence from 0,
+    an_end_that_is_not_told_is_caught: EndNotRecorded from 0,
+    gaps_that_are_dropped_are_caught: GapsDropped from 0,
+    a_cursor_that_is_lost_is_caught: CursorLostWithLease from 0,
+    a_slot_that_is_caught_up_twice_is_caught: CaughtUpTwice from 0,
+    a_grant_that_is_carried_out_again_is_caught: GrantLaunchedAgain from 0,
+    a_policy_that_is_ignored_is_caught: SkipIgnored from 0,
+    a_replacement_that_does_not_wait_is_caught: ReplacedNotAwaited from 0,
+    a_timeout_that_is_ignored_is_caught: TimeoutIgnored from 0,
+    clocks_that_nobody_judges_are_caught: ClocksNotJudged from 0,
+    a_lease_that_never_moves_is_caught: LeaseNeverMoved from 0,
+    ;
+    a_lease_that_is_not_taken_away_is_caught: LeaseNotTakenAway from 0,
+    a_late_word_that_is_taken_is_caught: OldFenceAccepted from 0,
+    a_claim_that_is_not_looked_for_is_caught: UnknownClaimForgotten from 0,
+    a_deadline_that_is_ignored_is_caught: DeadlineIgnored from 0,
+    an_old_grant_that_is_carried_out_is_caught: OldGrantCarriedOut from 0,
+    slots_from_before_a_deploy_are_caught: BegunBeforeDeploy from 0,
+}
