@@ -15,14 +15,18 @@ use crate::gossip::membership::Membership;
 use crate::gossip::message::{Message, News, is_of_later_version};
 use crate::gossip::{join, transport};
 use crate::ids::NodeKey;
+use crate::ledger::command::{Command, Stamped};
+use crate::ledger::machine::Machine;
+use crate::ledger::{question, raft};
 use crate::node::logs::wire;
-use crate::time::Mono;
+use crate::node::usage::wire as usage_wire;
+use crate::time::{Mono, Wall};
 
 /// Reads bytes, and says whether they made sense.
 type Decoder = fn(&[u8]) -> bool;
 
 /// All of them; a folder of the corpus and a fuzz target have the same names.
-pub const ALL: [(&str, Decoder); 11] = [
+pub const ALL: [(&str, Decoder); 16] = [
     ("message", message),
     ("swim", swim),
     ("news", news),
@@ -32,8 +36,13 @@ pub const ALL: [(&str, Decoder); 11] = [
     ("greeting", transport::understands_greeting),
     ("ticket", ticket),
     ("logs", logs),
+    ("usage", usage),
     ("blobs", crate::blobs::understands_request),
     ("segment", segment),
+    ("ledger", ledger),
+    ("commands", commands),
+    ("snapshot", snapshot),
+    ("raft", raft::understands),
 ];
 
 /// The keeper's messages, which come from another process of the same user.
@@ -110,6 +119,36 @@ fn ticket(bytes: &[u8]) -> bool {
 
 fn logs(bytes: &[u8]) -> bool {
     wire::decode::<wire::Question>(bytes).is_ok() | wire::decode::<wire::Frame>(bytes).is_ok()
+}
+
+fn usage(bytes: &[u8]) -> bool {
+    wire::decode::<usage_wire::Question>(bytes).is_ok() | wire::decode::<usage_wire::Answer>(bytes).is_ok()
+}
+
+/// What nodes ask of the ledger, and what they are answered.
+fn ledger(bytes: &[u8]) -> bool {
+    minicbor::decode::<question::Question>(bytes).is_ok() | minicbor::decode::<question::Answer>(bytes).is_ok()
+}
+
+/// A log, which is applied; what comes of it is read from a snapshot as it was.
+fn commands(bytes: &[u8]) -> bool {
+    let Ok(log) = minicbor::decode::<Vec<Stamped>>(bytes) else { return false };
+    let mut machine = Machine::default();
+    for (before, stamped) in (0..).zip(&log) {
+        machine.apply(before + 1, stamped);
+    }
+    Machine::decode(&machine.freeze().encode()).is_ok_and(|read| read == machine) && !log.is_empty()
+}
+
+/// A snapshot of the ledger's machine, with which the machine goes on.
+fn snapshot(bytes: &[u8]) -> bool {
+    let Ok(mut machine) = Machine::decode(bytes) else { return false };
+    let (node, Some(index)) = (NodeKey([1; 32]), machine.applied().checked_add(2)) else { return false };
+    for (index, life) in [(index - 1, 1), (index, 2)] {
+        let (at, command) = (machine.time(), Command::Open { node, life });
+        machine.apply(index, &Stamped { at, command, wall: Wall::default() });
+    }
+    machine.concerns(&node, 0).is_whole
 }
 
 /// A whole segment's frames, one after the other.

@@ -9,6 +9,8 @@ compile_error!("narun runs on Linux only: it needs cgroup v2, pidfds and SOCK_SE
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod capacity;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+pub mod confinement;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod ids;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod time;
@@ -16,11 +18,14 @@ pub mod time;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod spec;
 
+pub mod database;
+
 pub mod blobs;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub mod crdt;
 pub mod exec;
 pub mod gossip;
+pub mod ledger;
 
 pub mod node;
 

@@ -11,6 +11,7 @@ use super::admission::{Signatures, Signed};
 use super::tree::{HashTree, Version};
 use crate::blobs::image::Platform;
 use crate::capacity::Capacity;
+use crate::confinement::Enforced;
 use crate::exec::plan::Ended;
 use crate::ids::{BlobHash, NodeKey, RunId, ServiceName};
 use crate::time::Wall;
@@ -147,6 +148,9 @@ pub struct Report {
 }
 
 /// The states of an instance on its node.
+///
+/// A state that came after the first six is told twice ([`State::told`]): as the nearest of those, and in a field of its own, which
+/// readers that do not know its number pass over. Any other way a node of an earlier version could not read the whole report.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
 pub enum State {
@@ -168,6 +172,25 @@ pub enum State {
     /// It failed too often.
     #[n(5)]
     CrashLoop,
+    /// It ended by itself and is not to be started again.
+    #[n(6)]
+    Finished,
+}
+
+/// The number of [`State::Finished`].
+const FINISHED: u32 = 6;
+
+impl State {
+    /// How it is told: as one of the first six, and by its own number where it is none of them. `ready` says whether an instance
+    /// in this state counts for its service.
+    pub fn told(self, ready: bool) -> (State, Option<u32>) {
+        match self {
+            // A rollout of an earlier version goes on over the one and stops at the other, as ours does.
+            State::Finished if ready => (State::Backoff, Some(FINISHED)),
+            State::Finished => (State::CrashLoop, Some(FINISHED)),
+            _ => (self, None),
+        }
+    }
 }
 
 /// One instance.
@@ -177,10 +200,10 @@ pub struct InstanceReport {
     /// Its index.
     #[n(0)]
     pub index: u32,
-    /// Its state.
+    /// Its state, or the nearest that the first version had a word for; [`Self::state`] is the true one.
     #[n(1)]
-    pub state: State,
-    /// True: it has been up for long enough.
+    pub nearest: State,
+    /// True: it has been up for long enough, or has finished as it should.
     #[n(2)]
     pub ready: bool,
     /// The number of the revision that it was started by.
@@ -207,6 +230,26 @@ pub struct InstanceReport {
     /// Why it does not run.
     #[n(10)]
     pub error: Option<String>,
+    /// What of its confinement it has, while it runs.
+    #[n(11)]
+    #[cbor(default)]
+    pub enforced: Enforced,
+    /// The number of its state, where the first version had no word for it.
+    #[n(12)]
+    pub later: Option<u32>,
+    /// When it is tried again, while it waits for that.
+    #[n(13)]
+    pub retry_at: Option<Wall>,
+}
+
+impl InstanceReport {
+    /// Its state, as far as this version has a word for it.
+    pub fn state(&self) -> State {
+        match self.later {
+            Some(FINISHED) => State::Finished,
+            _ => self.nearest,
+        }
+    }
 }
 
 /// What came of taking in a record.
@@ -445,6 +488,70 @@ pub(crate) mod tests {
         let before = Before(vec!["10.0.0.1:1".into()], platform.clone(), "0.1.0".into(), BTreeMap::new(), Wall(7));
         let facts: Facts = minicbor::decode(&minicbor::to_vec(&before).unwrap()).unwrap();
         assert_eq!((facts.platform, facts.started_at, facts.capacity), (platform, Wall(7), None));
+    }
+
+    fn finished() -> InstanceReport {
+        let (nearest, later) = State::Finished.told(true);
+        InstanceReport {
+            index: 3,
+            nearest,
+            later,
+            ready: true,
+            revision: 7,
+            launch_hash: BlobHash([1; 32]),
+            run: Some(RunId([2; 16])),
+            pid: None,
+            started_at: Some(Wall(5)),
+            restarts: 0,
+            exit: Some(Ended { code: Some(0), signal: None, at: Wall(6), oom_kills: 0 }),
+            error: None,
+            enforced: Enforced::default(),
+            retry_at: None,
+        }
+    }
+
+    #[test]
+    fn a_version_with_six_states_reads_a_report_with_the_seventh() {
+        /// As the first version had them.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, minicbor::Decode)]
+        #[cbor(index_only)]
+        enum Six {
+            #[n(4)]
+            Backoff,
+            #[n(5)]
+            CrashLoop,
+        }
+        #[derive(minicbor::Decode)]
+        #[cbor(map)]
+        struct Before(#[n(0)] u32, #[n(1)] Six, #[n(2)] bool);
+        #[derive(minicbor::Decode)]
+        #[cbor(map)]
+        struct ReportBefore(#[n(0)] Vec<Before>);
+
+        let well = finished();
+        let (nearest, later) = State::Finished.told(false);
+        let ill = InstanceReport { index: 4, nearest, later, ready: false, ..finished() };
+        let bytes = minicbor::to_vec(Report { instances: vec![well.clone(), ill.clone()] }).unwrap();
+        let before: ReportBefore = minicbor::decode(&bytes).unwrap();
+        let read: Vec<_> = before.0.iter().map(|Before(index, state, ready)| (*index, *state, *ready)).collect();
+        assert_eq!(read, [(3, Six::Backoff, true), (4, Six::CrashLoop, false)]);
+        let now: Report = minicbor::decode(&bytes).unwrap();
+        assert_eq!(now.instances, [well, ill]);
+        assert!(now.instances.iter().all(|one| one.state() == State::Finished));
+    }
+
+    #[test]
+    fn a_state_of_a_later_version_is_read_as_the_nearest_of_ours() {
+        // The report of an instance, as its fields stand in it, with `later` set to a number that nobody has given out.
+        let mut bytes = Vec::new();
+        let mut e = minicbor::Encoder::new(&mut bytes);
+        e.map(1).unwrap().u8(0).unwrap().array(1).unwrap().map(7).unwrap();
+        e.u8(0).unwrap().u8(3).unwrap().u8(1).unwrap().u8(4).unwrap().u8(2).unwrap().bool(false).unwrap();
+        e.u8(3).unwrap().u8(7).unwrap().u8(4).unwrap().bytes(&[1; 32]).unwrap().u8(8).unwrap().u8(0).unwrap();
+        e.u8(12).unwrap().u8(99).unwrap();
+        let report: Report = minicbor::decode(&bytes).unwrap();
+        let [one] = &report.instances[..] else { panic!("one instance: {report:?}") };
+        assert_eq!((one.state(), one.index, one.revision), (State::Backoff, 3, 7));
     }
 
     #[test]

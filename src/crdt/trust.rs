@@ -134,6 +134,8 @@ pub struct Trust {
     founder: Admission,
     statements: BTreeMap<StatementId, (Statement, Signed)>,
     admissions: usize,
+    /// What follows from them; none once a statement came of which that is not plain.
+    verdict: Option<Verdict>,
 }
 
 impl Trust {
@@ -149,7 +151,7 @@ impl Trust {
             addresses: Vec::new(),
             role: Role::MEMBER,
         };
-        Self { cluster: founder.cluster, founder, statements: BTreeMap::new(), admissions: 0 }
+        Self { cluster: founder.cluster, founder, statements: BTreeMap::new(), admissions: 0, verdict: None }
     }
 
     /// Takes a statement in, if its author signed it and it is of this cluster; false when not. Each is checked once.
@@ -159,9 +161,28 @@ impl Trust {
             return true;
         }
         let Some(statement) = self.read(signatures, signed) else { return false };
+        self.verdict = match (&statement, self.verdict.take()) {
+            (Statement::Admission(admission), Some(verdict)) => self.with(verdict, admission),
+            _ => None,
+        };
         self.admissions += usize::from(matches!(statement, Statement::Admission(_)));
         self.statements.insert(id, (statement, signed.clone()));
         true
+    }
+
+    /// The verdict with one more admission, where that is plain: a wave of joins would cost the square of its size otherwise. It is
+    /// while nobody was ever removed, the admitter is a member, and neither the key nor the name was heard of before.
+    fn with(&self, mut verdict: Verdict, new: &Admission) -> Option<Verdict> {
+        let nobody_was_removed = self.admissions == self.statements.len() && verdict.gone.is_empty();
+        let is_fresh = |known: &Admission| known.key != new.key && known.by != new.key && known.name != new.name;
+        let is_plain = nobody_was_removed
+            && verdict.members.contains_key(&new.by)
+            && is_fresh(&self.founder)
+            && self.admissions().all(is_fresh);
+        is_plain.then(|| {
+            verdict.members.insert(new.key, new.clone());
+            verdict
+        })
     }
 
     /// Whether its author signed a statement of this cluster; one that is known need not be checked again.
@@ -210,7 +231,7 @@ impl Trust {
     /// on whom they hang, and so on up to the founder.
     pub fn proof(&self, key: &NodeKey) -> Vec<Signed> {
         let mut asked = BTreeSet::from([*key]);
-        if let Some(Gone { cause: GoneCause::NameTaken { by, .. }, .. }) = self.verdict().gone.get(key) {
+        if let Some(Gone { cause: GoneCause::NameTaken { by, .. }, .. }) = self.judge().gone.get(key) {
             asked.insert(*by);
         }
         let mut open: Vec<NodeKey> = asked.iter().copied().collect();
@@ -225,7 +246,15 @@ impl Trust {
     }
 
     /// What follows from all of it.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&mut self) -> &Verdict {
+        if self.verdict.is_none() {
+            self.verdict = Some(self.judge());
+        }
+        self.verdict.as_ref().expect("it was just made")
+    }
+
+    /// The same from nothing.
+    fn judge(&self) -> Verdict {
         let removed = self.removed();
         let reached = self.reached(&removed);
         let mut verdict = Verdict::default();

@@ -12,13 +12,21 @@ use proptest::prelude::*;
 use super::*;
 use crate::crdt::admission::{ADMISSION_DOMAIN, Admission, Founding, REMOVAL_DOMAIN, Removal, Role};
 use crate::crdt::catalog::DocKey;
+use crate::crdt::document::RevisionId;
 use crate::crdt::roster::{Stamp, Subject};
 use crate::exec::logs::Stream;
 use crate::exec::logs::frame::{Kind, Open};
+use crate::exec::usage::{Pressure, Usage};
 use crate::gossip::message::{NewsId, Which};
 use crate::ids::{ClusterId, InstanceId, NodeName, RunId, ServiceName};
+use crate::ledger::command::{Claim, Decide, JobKey, LeaseKey, SessionId};
+use crate::ledger::question::{Answer, Question};
+use crate::ledger::run::{Fence, Gap, GapReason, OnNodeLoss, Overlap, RunEnd, RunStatus, Trigger};
+use crate::ledger::time::{LedgerTime, Slot};
 use crate::node::engine::effect::Peer;
 use crate::node::logs::LogQuery;
+use crate::node::usage::InstanceUsage;
+use crate::node::usage::wire as usage_wire;
 use crate::time::Wall;
 
 fn bytes<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
@@ -84,6 +92,11 @@ fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     // A whole blob, in iroh's form: the kind of request, the hash, the ranges.
     let blob = [&[0][..], &[9; 32], &[2, 0, 1, 0, 1, 0]].concat();
 
+    let usage_question = usage_wire::Question { service: ServiceName::new("web").unwrap() };
+    let usage =
+        Usage { memory: Some(1 << 30), pids: Some(3), cpu_pressure: Some(Pressure::default()), ..Usage::default() };
+    let one = InstanceUsage { index: 1, run: RunId([7; 16]), usage: Some(usage) };
+    let usage_answer = usage_wire::Answer { instances: vec![one] };
     let mut samples = vec![
         ("message", "heard", Message::Heard(vec![NewsId([1; 16])]).encode()),
         ("message", "roots", Message::Roots { catalog: [1; 32], roster: [2; 32] }.encode()),
@@ -108,14 +121,68 @@ fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("ticket", "one", ticket.to_string().into_bytes()),
         ("logs", "question", bytes(&question)),
         ("logs", "end", bytes(&wire::Frame::End)),
+        ("usage", "question", bytes(&usage_question)),
+        ("usage", "answer", bytes(&usage_answer)),
         ("blobs", "whole", blob),
         ("segment", "three", segment),
     ];
+    samples.extend(ledger_samples());
+    samples.extend(raft::wire::samples().into_iter().map(|(word, bytes)| ("raft", word, bytes)));
     samples.extend(swim_samples().into_iter().map(|bytes| ("swim", "announce", bytes)));
     samples.extend(join::samples(&welcome).into_iter().map(|(word, bytes)| ("knock", word, bytes)));
     samples.extend(transport::greeting_samples().into_iter().map(|(word, bytes)| ("greeting", word, bytes)));
     samples.extend(crate::exec::keeper::samples().into_iter().map(|(word, bytes)| ("keeper", word, bytes)));
     samples
+}
+
+/// A short log, its snapshot, and what is said of it.
+fn ledger_samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let (node, session) = (NodeKey([1; 32]), SessionId(1));
+    let job = JobKey { name: ServiceName::new("backup").unwrap(), node: None };
+    let gap = Gap { first: Slot(101), last: Slot(109), count: 9, reason: GapReason::Missed };
+    let claim = Claim {
+        run: RunId([4; 16]),
+        trigger: Trigger::Slot(Slot(110)),
+        scheduled: Slot(110).wall(),
+        revision: RevisionId { number: 1, hash: [1; 4] },
+        overlap: Overlap::Skip,
+        attempts_max: 3,
+        on_node_loss: OnNodeLoss::Rerun,
+        history_limit: 20,
+    };
+    let (cursor, upto, fence) = (Slot(100), Slot(110), Fence(4));
+    let decide = Decide { job: job.clone(), session, cursor, gaps: vec![gap], claim: Some(claim), upto };
+    let grant = |lease| Command::Grant { lease, to: Some(session), begin: Slot(100) };
+    let end = RunEnd {
+        status: RunStatus::Failure,
+        at: Wall(111_000),
+        code: Some(1),
+        signal: None,
+        error: Some("no".to_owned()),
+    };
+    let commands = [
+        Command::Open { node, life: 7 },
+        grant(LeaseKey::Cron(job.clone())),
+        grant(LeaseKey::Singleton(job.name.clone())),
+        Command::Decide(decide.clone()),
+        Command::Started { job: job.clone(), run: RunId([4; 16]), fence, at: Wall(110_100) },
+        Command::Ended { job: job.clone(), run: RunId([4; 16]), fence, end, again: true },
+        Command::Ask { job: job.clone(), request: [9; 16], at: Wall(111_000) },
+    ];
+    let log = commands.map(|command| Stamped { at: LedgerTime(5), command, wall: Wall(110_000) });
+    let mut machine = Machine::default();
+    for (before, stamped) in (0..).zip(&log) {
+        machine.apply(before + 1, stamped);
+    }
+    let renew = Question::Renew { session, known: 3, wall: Wall(111_000) };
+    vec![
+        ("commands", "run", bytes(&log)),
+        ("snapshot", "run", machine.freeze().encode()),
+        ("ledger", "propose", bytes(&Question::Propose(Command::Decide(decide)))),
+        ("ledger", "renew", bytes(&renew)),
+        ("ledger", "renewed", bytes(&Answer::Renewed(machine.concerns(&node, 0)))),
+        ("ledger", "history", bytes(&Answer::History(machine.account(&job)))),
+    ]
 }
 
 /// What one node says to another that it has just been connected to.

@@ -98,8 +98,12 @@ pub enum Protocol {
     Blobs,
     /// Output of instances, from the node that keeps it.
     Logs,
+    /// What instances use, from the node that runs them.
+    Usage,
     /// Requests of one node's API to another's.
     Api,
+    /// What nodes ask of the ledger, and what its voters say to one another.
+    Ledger,
 }
 
 impl Protocol {
@@ -111,7 +115,9 @@ impl Protocol {
             Self::Life => "/narun/life/1",
             Self::Blobs => "/narun/blobs/1",
             Self::Logs => "/narun/logs/1",
+            Self::Usage => "/narun/usage/1",
             Self::Api => "/narun/api/1",
+            Self::Ledger => "/narun/ledger/1",
         }
     }
 }

@@ -36,6 +36,11 @@ impl Layout {
         self.root.join("catalog.redb")
     }
 
+    /// What this node has of the ledger.
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger.redb")
+    }
+
     /// Why this node is no member any more, for people; there only when it is none.
     pub fn gone(&self) -> PathBuf {
         self.root.join("gone.txt")
@@ -81,9 +86,14 @@ impl Layout {
         self.root.join("tmp")
     }
 
+    /// All working directories, one an instance.
+    pub fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
     /// The working directory of an instance.
     pub fn work_dir(&self, instance: &InstanceId) -> PathBuf {
-        self.root.join("instances").join(instance.to_string())
+        self.instances().join(instance.to_string())
     }
 
     /// All log folders, one an instance.

@@ -16,7 +16,7 @@ use super::engine::effect::{Effect, Pending, Refusal, Response, Turn};
 use super::engine::input::Input;
 use super::engine::view::View;
 use super::handle::Command;
-use super::shells::{Blobs, Clock, Disk, DiskError, Network, Processes};
+use super::shells::{Agreement, Blobs, Clock, Disk, DiskError, Network, Processes};
 
 /// Most inputs in one batch: large enough that a burst costs one settle, small enough that a turn stays short.
 pub const BATCH_MAX: usize = 256;
@@ -25,7 +25,7 @@ pub const BATCH_MAX: usize = 256;
 pub const INPUTS_MAX: usize = 4096;
 
 /// The world of one node.
-pub struct World<N, D, P, B, C> {
+pub struct World<N, D, P, B, L, C> {
     /// Carries messages.
     pub network: N,
     /// Makes changes durable.
@@ -34,6 +34,8 @@ pub struct World<N, D, P, B, C> {
     pub processes: P,
     /// Holds blobs.
     pub blobs: B,
+    /// Agrees with other nodes.
+    pub ledger: L,
     /// Tells the time.
     pub clock: C,
 }
@@ -50,9 +52,9 @@ pub struct Doors {
 
 /// Runs `engine` until all senders of commands are gone, until the node is no member any more and that is on the disk (then it
 /// says why), or until the disk fails: then nothing that was promised since the last confirmation has left the node.
-pub async fn run<N, D, P, B, C>(
+pub async fn run<N, D, P, B, L, C>(
     engine: Engine,
-    world: World<N, D, P, B, C>,
+    world: World<N, D, P, B, L, C>,
     doors: Doors,
 ) -> Result<Option<Gone>, DiskError>
 where
@@ -60,6 +62,7 @@ where
     D: Disk,
     P: Processes,
     B: Blobs,
+    L: Agreement,
     C: Clock,
 {
     let mut runtime =
@@ -67,9 +70,9 @@ where
     runtime.run(doors).await
 }
 
-struct Runtime<N, D, P, B, C> {
+struct Runtime<N, D, P, B, L, C> {
     engine: Engine,
-    world: World<N, D, P, B, C>,
+    world: World<N, D, P, B, L, C>,
     /// Gated effects, oldest first: one entry for each batch of changes that the disk has and has not confirmed.
     waiting: VecDeque<Pending>,
     replies: BTreeMap<u64, oneshot::Sender<Result<Response, Refusal>>>,
@@ -78,7 +81,7 @@ struct Runtime<N, D, P, B, C> {
     gone: Option<Gone>,
 }
 
-impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, C> {
+impl<N: Network, D: Disk, P: Processes, B: Blobs, L: Agreement, C: Clock> Runtime<N, D, P, B, L, C> {
     async fn run(&mut self, mut doors: Doors) -> Result<Option<Gone>, DiskError> {
         let mut batch = vec![Input::Tick];
         // A request, and how many inputs had been reported before it came. It is handed over after those: a deploy is asked for once the
@@ -140,7 +143,7 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
     }
 
     fn perform(&mut self, effect: Effect) {
-        let World { network, processes, blobs, .. } = &mut self.world;
+        let World { network, processes, blobs, ledger, .. } = &mut self.world;
         match effect {
             Effect::Send { to, bytes } => network.send(to, bytes),
             Effect::Members(members) => network.members(members),
@@ -154,9 +157,13 @@ impl<N: Network, D: Disk, P: Processes, B: Blobs, C: Clock> Runtime<N, D, P, B, 
             Effect::Signal { run, signal } => processes.signal(run, signal),
             Effect::Kill { run } => processes.kill(run),
             Effect::Acknowledge { run } => processes.acknowledge(run),
+            Effect::Extend { run, until } => processes.extend(run, until),
             Effect::Fetch { hash, size, from } => blobs.fetch(hash, size, from),
             Effect::MakeExecutable(hash) => blobs.make_executable(hash),
             Effect::Sweep(hash) => blobs.sweep(hash),
+            Effect::AskLedger { id, question } => ledger.ask(id, question),
+            Effect::Wants(wants) => ledger.wants(wants),
+            Effect::Candidates(members) => ledger.members(members),
             Effect::AskStanding(member) => network.ask_standing(member),
             Effect::End(gone) => self.gone = Some(gone),
         }

@@ -5,9 +5,13 @@
 //! that the shell was made with, or as a confirmation of the disk.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use crate::exec::plan::LaunchPlan;
 use crate::ids::{BlobHash, NodeKey, RunId};
+use crate::ledger::office::Wants;
+use crate::ledger::question::Question;
+use crate::ledger::voters::Candidate;
 use crate::time::{Mono, Now};
 
 use super::engine::effect::{Change, Committed, Peer};
@@ -17,7 +21,7 @@ pub trait Network {
     /// Sends one message; it may be lost, and is dropped when the queue to that member is full.
     fn send(&mut self, to: NodeKey, bytes: Vec<u8>);
     /// From now on these are the members: everybody else is refused and cut.
-    fn members(&mut self, members: Vec<Peer>);
+    fn members(&mut self, members: Vec<Arc<Peer>>);
     /// Asks a member, at its door, why it takes this node for a stranger; what it answers comes as
     /// [`NetworkEvent::Standing`](super::engine::input::NetworkEvent::Standing), if anything.
     fn ask_standing(&mut self, member: NodeKey);
@@ -47,6 +51,8 @@ pub trait Processes {
     fn kill(&mut self, run: RunId);
     /// Lets the keeper forget a run that has ended.
     fn acknowledge(&mut self, run: RunId);
+    /// Puts off the end of a run's lease, by the boot clock: then the keeper kills it, whether or not the node is there.
+    fn extend(&mut self, run: RunId, until: Mono);
 }
 
 /// Holds blobs.
@@ -57,6 +63,16 @@ pub trait Blobs {
     fn make_executable(&mut self, hash: BlobHash);
     /// Removes a blob.
     fn sweep(&mut self, hash: BlobHash);
+}
+
+/// The ledger: what needs agreement among nodes.
+pub trait Agreement {
+    /// Asks; the one answer comes as [`LedgerEvent::Answered`](super::engine::input::LedgerEvent::Answered) with the same number.
+    fn ask(&mut self, id: u64, question: Question);
+    /// From now on these nodes are wanted for these leases.
+    fn wants(&mut self, wants: Arc<Wants>);
+    /// From now on these are the members, some of which vote.
+    fn members(&mut self, members: Arc<[Candidate]>);
 }
 
 /// Tells the time.

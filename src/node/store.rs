@@ -3,10 +3,7 @@
 //! One redb file, one thread that writes to it. Batches that wait while a commit is under way share the next one (group commit), so
 //! that the cost of a sync is paid once for many writes. A batch is confirmed when redb has synced it to the disk.
 
-use std::cell::Cell;
-use std::panic::UnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 
@@ -16,75 +13,16 @@ use tokio::sync::mpsc;
 use super::engine::Stored;
 use super::engine::effect::{Change, Committed, Table};
 use super::shells::{Disk, DiskError};
+use crate::database::{self, FORMAT, failure};
 
-/// Cache of the database, in bytes: the engine reads everything once, at start.
-const CACHE_LEN: usize = 8 << 20;
+pub use crate::database::StoreError;
 
 /// How many batches may wait for the writing thread. It takes all that wait into one commit, so this is reached only when one
 /// sync takes longer than a thousand turns of the engine.
 const BATCHES_MAX: usize = 1_024;
 
-/// The version of the database's form; stands in the row `format` of the table `meta`.
-const FORMAT: u8 = 1;
-
 /// The row that holds [`FORMAT`].
 const FORMAT_ROW: &[u8] = b"format";
-
-/// A database that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has it.
-    #[error("the database {0} is in use by another process")]
-    InUse(PathBuf),
-    /// Its content is damaged.
-    #[error(
-        "the database {path} is damaged: {cause}\nnothing was changed; move the data directory away and join the cluster \
-         again with a new ticket, or bring the file back from a copy"
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What the database says.
-        cause: String,
-    },
-    /// It was written by a later version.
-    #[error("the database {path} has format {found}, this narun reads format {FORMAT}\nupgrade narun on this host")]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u8,
-    },
-    /// The disk failed.
-    #[error("cannot use the database {path}: {cause}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        cause: String,
-    },
-}
-
-/// Runs what may panic, and catches the panic without the report that belongs to faults of the program.
-fn quietly<T>(work: impl FnOnce() -> T + UnwindSafe) -> std::thread::Result<T> {
-    thread_local! {
-        static QUIET: Cell<bool> = const { Cell::new(false) };
-    }
-    static HOOK: Once = Once::new();
-    // The hook is the whole process's; all other threads report their panics as before.
-    HOOK.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !QUIET.get() {
-                report(panic);
-            }
-        }));
-    });
-    QUIET.set(true);
-    let done = std::panic::catch_unwind(work);
-    QUIET.set(false);
-    done
-}
 
 /// The node's database, open.
 pub struct Store {
@@ -95,20 +33,7 @@ pub struct Store {
 impl Store {
     /// Opens the database at `path`, makes it where there is none, and checks all of it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let fail = |error| failure(path, error);
-        // A damaged file can make the database panic where it expects what it wrote; that must not pass for a fault of narun's.
-        let opened = quietly(|| -> Result<Database, redb::Error> {
-            let mut database = Database::builder().set_cache_size(CACHE_LEN).create(path)?;
-            database.check_integrity()?;
-            Ok(database)
-        });
-        let database = match opened {
-            Ok(database) => database.map_err(fail)?,
-            Err(_) => {
-                let cause = "its pages contradict one another".to_owned();
-                return Err(StoreError::Damaged { path: path.to_owned(), cause });
-            }
-        };
+        let database = database::open(path)?;
         Ok(Self { path: path.to_owned(), database })
     }
 
@@ -219,21 +144,6 @@ fn write<'a>(database: &Database, changes: impl Iterator<Item = &'a Change>) -> 
     }
     transaction.commit()?;
     Ok(())
-}
-
-fn failure(path: &Path, error: redb::Error) -> StoreError {
-    let path = path.to_owned();
-    match error {
-        redb::Error::DatabaseAlreadyOpen => StoreError::InUse(path),
-        redb::Error::Corrupted(cause) => StoreError::Damaged { path, cause },
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            StoreError::Damaged { path, cause: error.to_string() }
-        }
-        redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => {
-            StoreError::Damaged { path, cause: error.to_string() }
-        }
-        other => StoreError::Io { path, cause: other.to_string() },
-    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,10 @@ fn trust(statements: &[Signed]) -> Trust {
     trust
 }
 
+fn verdict(statements: &[Signed]) -> Verdict {
+    trust(statements).verdict().clone()
+}
+
 fn members(statements: &[Signed]) -> Vec<u8> {
     trust(statements).verdict().members.keys().map(|key| key.0[0]).collect()
 }
@@ -78,7 +82,7 @@ fn nobody_can_speak_for_another() {
 fn a_removed_node_is_out_for_good_and_whom_it_let_in_stays_if_named() {
     let statements = [admit(0, 1), admit(1, 2), admit(1, 3), admit(0, 4)];
     assert_eq!(members(&[&statements[..], &[remove(4, 1, &[2])]].concat()), [0, 2, 4]);
-    let verdict = trust(&[&statements[..], &[remove(4, 1, &[2])]].concat()).verdict();
+    let verdict = verdict(&[&statements[..], &[remove(4, 1, &[2])]].concat());
     assert_eq!(verdict.gone[&key(1)].cause, GoneCause::Removed { by: name_of(4), at: Wall(9) });
     assert_eq!(verdict.gone[&key(3)].cause, GoneCause::Unvouched { by: name_of(1) });
     let again = [&statements[..], &[remove(4, 1, &[2, 3]), admit(0, 1)]].concat();
@@ -123,7 +127,7 @@ fn of_two_with_one_name_the_first_stays() {
     };
     let statements = [admit(0, 1), named(0, 7, 20), named(1, 6, 10)];
     assert_eq!(members(&statements), [0, 1, 6]);
-    let verdict = trust(&statements).verdict();
+    let verdict = verdict(&statements);
     assert_eq!(verdict.gone[&key(7)].cause, GoneCause::NameTaken { by: key(6), at: Wall(10) });
 }
 
@@ -160,12 +164,19 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             shuffled.swap(at, (state >> 33) as usize % (at + 1));
         }
-        let verdict = trust(&statements).verdict();
-        prop_assert_eq!(&trust(&shuffled).verdict(), &verdict);
+        let found = verdict(&statements);
+        prop_assert_eq!(&verdict(&shuffled), &found);
+        // Nor on whether it was asked for in between.
+        let mut asked_often = Trust::new(&founding());
+        for signed in &shuffled {
+            asked_often.take(&HashSignatures(key(0)), signed);
+            asked_often.verdict();
+        }
+        prop_assert_eq!(asked_often.verdict(), &found);
         // Nobody is both, and a key that a member has removed is none.
-        prop_assert!(verdict.members.keys().all(|key| !verdict.gone.contains_key(key)));
-        for key in verdict.gone.keys() {
-            let convinced = trust(&trust(&statements).proof(key)).verdict();
+        prop_assert!(found.members.keys().all(|key| !found.gone.contains_key(key)));
+        for key in found.gone.keys() {
+            let convinced = verdict(&trust(&statements).proof(key));
             prop_assert!(!convinced.members.contains_key(key), "no proof against {key:?}");
         }
     }

@@ -182,7 +182,7 @@ fn check(identity: &Identity, ticket: &Ticket, welcome: Welcome) -> Result<Welco
     for signed in welcome.admissions.iter().chain(&welcome.removals) {
         trust.take(identity, signed);
     }
-    let members = trust.verdict().members;
+    let members = &trust.verdict().members;
     let admitted = members.get(&identity.key()).is_some_and(|admission| admission.name == welcome.name);
     if admitted { Ok(welcome) } else { Err(JoinError::NotAdmitted) }
 }

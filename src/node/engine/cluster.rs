@@ -21,6 +21,8 @@ struct Seen {
     status: NodeStatus,
     since: Mono,
     since_wall: Wall,
+    /// The latest life of it that SWIM has heard of.
+    boot: u64,
 }
 
 /// How far a node counts when instances are placed.
@@ -41,13 +43,12 @@ pub enum Standing {
 pub struct Cluster {
     me: NodeKey,
     started: Mono,
-    /// Up to when standings were looked at.
-    looked_at: Mono,
     members: BTreeMap<NodeKey, Admission>,
     connected: BTreeSet<NodeKey>,
+    /// What is thought of each of them.
     seen: BTreeMap<NodeKey, Seen>,
-    /// The latest life of each node that SWIM has heard of.
-    boots: BTreeMap<NodeKey, u64>,
+    /// When somebody's standing changes next for no other reason than time.
+    due: Option<Mono>,
 }
 
 impl Cluster {
@@ -56,39 +57,59 @@ impl Cluster {
         Self {
             me,
             started: now.mono,
-            looked_at: now.mono,
             members: BTreeMap::new(),
             connected: BTreeSet::new(),
             seen: BTreeMap::new(),
-            boots: BTreeMap::new(),
+            due: None,
         }
     }
 
     /// Who is admitted. True if that is another set than before.
-    pub fn set_members(&mut self, now: Now, members: BTreeMap<NodeKey, Admission>) -> bool {
-        if self.members == members {
+    pub fn set_members(&mut self, now: Now, members: &BTreeMap<NodeKey, Admission>) -> bool {
+        // Both are in the order of their keys: a wave of joins in a large cluster asks for this often.
+        let mut new = Vec::new();
+        let mut before = self.members.iter().peekable();
+        let mut gone = Vec::new();
+        for member in members {
+            while let Some((key, _)) = before.next_if(|known| known.0 < member.0) {
+                gone.push(*key);
+            }
+            if before.next_if(|known| known.0 == member.0).is_none_or(|known| known.1 != member.1) {
+                new.push(member);
+            }
+        }
+        gone.extend(before.map(|(key, _)| *key));
+        if new.is_empty() && gone.is_empty() {
             return false;
         }
-        self.members = members;
-        self.connected.retain(|key| self.members.contains_key(key));
-        self.seen.retain(|key, _| self.members.contains_key(key));
-        for key in self.members.keys() {
-            let status = if *key == self.me { NodeStatus::Alive } else { NodeStatus::Unknown };
-            self.seen.entry(*key).or_insert(Seen { status, since: now.mono, since_wall: now.wall });
+        for key in &gone {
+            self.members.remove(key);
+            self.connected.remove(key);
+            self.seen.remove(key);
         }
+        for (key, admission) in new {
+            self.members.insert(*key, admission.clone());
+            let status = if *key == self.me { NodeStatus::Alive } else { NodeStatus::Unknown };
+            self.seen.entry(*key).or_insert(Seen { status, since: now.mono, since_wall: now.wall, boot: 0 });
+        }
+        self.due = self.find_due(now.mono);
         true
     }
 
     /// Takes over what SWIM thinks. True if anybody's status changed.
     pub fn observe(&mut self, now: Now, believed: &BTreeMap<NodeKey, Believed>) -> bool {
         let mut changed = false;
-        for (key, boot) in believed.iter().map(|(key, believed)| (key, believed.boot())) {
-            let known = self.boots.entry(*key).or_default();
-            changed |= *known < boot;
-            *known = (*known).max(boot);
-        }
-        for (key, seen) in self.seen.iter_mut().filter(|(key, _)| **key != self.me) {
-            let status = match believed.get(key).map(|believed| believed.liveness) {
+        let mut believed = believed.iter().peekable();
+        for (key, seen) in &mut self.seen {
+            while believed.next_if(|one| one.0 < key).is_some() {}
+            let believed = believed.next_if(|one| one.0 == key).map(|(_, believed)| believed);
+            let boot = believed.map_or(0, Believed::boot);
+            changed |= seen.boot < boot;
+            seen.boot = seen.boot.max(boot);
+            if *key == self.me {
+                continue;
+            }
+            let status = match believed.map(|believed| believed.liveness) {
                 Some(Liveness::Alive) => NodeStatus::Alive,
                 Some(Liveness::Suspect) => NodeStatus::Suspect,
                 Some(Liveness::Down) => NodeStatus::Down,
@@ -104,9 +125,12 @@ impl Cluster {
                 );
                 let (since, since_wall) =
                     if keeps_since { (seen.since, seen.since_wall) } else { (now.mono, now.wall) };
-                *seen = Seen { status, since, since_wall };
+                *seen = Seen { status, since, since_wall, boot: seen.boot };
                 changed = true;
             }
+        }
+        if changed {
+            self.due = self.find_due(now.mono);
         }
         changed
     }
@@ -155,12 +179,20 @@ impl Cluster {
 
     /// The latest life of a node that was heard of, by its boot counter.
     pub fn boot(&self, key: &NodeKey) -> u64 {
-        self.boots.get(key).copied().unwrap_or(0)
+        self.seen.get(key).map_or(0, |seen| seen.boot)
     }
 
     /// How far a member counts in placement.
     pub fn standing(&self, now: Mono, key: &NodeKey) -> Standing {
-        let Some(seen) = self.seen.get(key) else { return Standing::Gone };
+        self.seen.get(key).map_or(Standing::Gone, |seen| self.standing_of(now, seen))
+    }
+
+    /// How far each member counts, and its latest life.
+    pub fn standings(&self, now: Mono) -> Vec<(NodeKey, Standing, u64)> {
+        self.seen.iter().map(|(key, seen)| (*key, self.standing_of(now, seen), seen.boot)).collect()
+    }
+
+    fn standing_of(&self, now: Mono, seen: &Seen) -> Standing {
         match seen.status {
             NodeStatus::Alive | NodeStatus::Suspect => Standing::Good,
             NodeStatus::Unknown if now.since(self.started) < BOOT_GRACE => Standing::Unheard,
@@ -170,15 +202,26 @@ impl Cluster {
         }
     }
 
+    /// Since when a member is down; none while it is not.
+    pub fn down_since(&self, key: &NodeKey) -> Option<Mono> {
+        self.seen.get(key).filter(|seen| seen.status == NodeStatus::Down).map(|seen| seen.since)
+    }
+
     /// Whether somebody's standing changed since this was asked last for no other reason than time.
     pub fn take_due(&mut self, now: Mono) -> bool {
-        let due = self.next_deadline(self.looked_at).is_some_and(|due| due <= now);
-        self.looked_at = now;
-        due
+        let is_due = self.due.is_some_and(|due| due <= now);
+        if is_due {
+            self.due = self.find_due(now);
+        }
+        is_due
     }
 
     /// When somebody's standing changes for no other reason than time.
-    pub fn next_deadline(&self, now: Mono) -> Option<Mono> {
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.due
+    }
+
+    fn find_due(&self, now: Mono) -> Option<Mono> {
         let due = |seen: &Seen| match seen.status {
             NodeStatus::Down => Some(seen.since + REPLACE_AFTER),
             NodeStatus::Unknown => Some(self.started.max(seen.since) + BOOT_GRACE),

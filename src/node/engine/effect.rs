@@ -5,11 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::crdt::admission::Signed;
 use crate::crdt::trust::Gone;
 use crate::exec::plan::LaunchPlan;
 use crate::ids::{BlobHash, NodeKey, RunId};
+use crate::ledger::office::Wants;
+use crate::ledger::question::Question;
+use crate::ledger::voters::Candidate;
+use crate::time::Mono;
 
 /// One thing to do.
 #[derive(Clone, PartialEq, Debug)]
@@ -22,7 +27,7 @@ pub enum Effect {
         bytes: Vec<u8>,
     },
     /// These are all the members: let their connections in, keep connections to them, refuse and cut everybody else.
-    Members(Vec<Peer>),
+    Members(Vec<Arc<Peer>>),
     /// Answer the request of this number.
     Reply {
         /// The request's number.
@@ -49,6 +54,13 @@ pub enum Effect {
         /// Which run.
         run: RunId,
     },
+    /// The lease of a run goes on until then.
+    Extend {
+        /// Which run.
+        run: RunId,
+        /// By the boot clock.
+        until: Mono,
+    },
     /// Fetch a blob from one of these members, or several at once.
     Fetch {
         /// Which blob.
@@ -62,6 +74,17 @@ pub enum Effect {
     MakeExecutable(BlobHash),
     /// Nothing refers to this blob any more: remove it and its executable.
     Sweep(BlobHash),
+    /// Ask the ledger; every question gets one answer, if only that it is not known.
+    AskLedger {
+        /// Handed back with the answer.
+        id: u64,
+        /// What.
+        question: Question,
+    },
+    /// Who is wanted for which lease of the ledger, should this node lead it.
+    Wants(Arc<Wants>),
+    /// All members and how they fare, for the choice of who votes.
+    Candidates(Arc<[Candidate]>),
     /// Ask a member, at its door, why it does not let this node in.
     AskStanding(NodeKey),
     /// This node is no member any more, and that is written down: end its instances and itself.

@@ -71,15 +71,15 @@ fn fit(service: &Service, role: Role, facts: Option<&Facts>) -> Fit {
 }
 
 /// Constraints held against a node.
-pub(super) struct Held {
+pub(crate) struct Held {
     /// Those that are known not to be met, as they are written.
-    pub(super) unmet: Vec<String>,
+    pub(crate) unmet: Vec<String>,
     /// Whether the node has told all that the constraints ask for.
-    pub(super) all_known: bool,
+    pub(crate) all_known: bool,
 }
 
 /// Holds constraints against what a node reports.
-pub(super) fn held_against(
+pub(crate) fn held_against(
     constraints: &Constraints,
     labels: &BTreeMap<String, String>,
     platform: &Platform,

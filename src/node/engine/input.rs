@@ -9,6 +9,7 @@ use crate::blobs::image::Image;
 use crate::crdt::admission::{Role, Signed};
 use crate::exec::plan::ProcessEvent;
 use crate::ids::{BlobHash, NodeKey, NodeName, ServiceName};
+use crate::ledger::question::{Answer, Standing};
 use crate::spec::ServiceSpec;
 
 /// One thing that happened.
@@ -22,6 +23,8 @@ pub enum Input {
     Process(ProcessEvent),
     /// From the blob store.
     Blob(BlobEvent),
+    /// From the ledger.
+    Ledger(LedgerEvent),
     /// A request that changes something; its answer is an [`Effect::Reply`](super::effect::Effect::Reply) with the same number.
     Request {
         /// Chosen by the runtime, unique while the node runs.
@@ -66,6 +69,20 @@ pub enum BlobEvent {
     ExecutableFailed(BlobHash, String),
 }
 
+/// What the ledger reports.
+#[derive(Clone, Debug)]
+pub enum LedgerEvent {
+    /// The answer to the question of this number.
+    Answered {
+        /// The question's number.
+        id: u64,
+        /// What was said.
+        answer: Answer,
+    },
+    /// Who votes and who leads, as a node in the group sees it: this one, or the one that was asked.
+    Standing(Standing),
+}
+
 /// A request that changes something. Reading goes to the [`View`](super::view::View) instead.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -99,6 +116,13 @@ pub enum Request {
     Restart {
         /// Which one.
         service: ServiceName,
+    },
+    /// Fire no slot of a cron spec for now, or fire them again; that also undoes a stop.
+    Suspend {
+        /// Which one.
+        service: ServiceName,
+        /// Whether from now on no slot is fired.
+        suspended: bool,
     },
     /// Set and remove labels of a node, which may be down.
     LabelNode {

@@ -146,24 +146,27 @@ impl Known {
             return false;
         };
         let is_of_this_life = *boot >= self.boots.get(node).copied().unwrap_or(0).max(boot_of(node));
-        let is_up = |one: &InstanceReport| one.ready && one.state == State::Running && one.launch_hash == launch_hash;
+        let counts = |one: &InstanceReport| matches!(one.state(), State::Running | State::Finished);
+        let is_up = |one: &InstanceReport| one.ready && counts(one) && one.launch_hash == launch_hash;
         is_of_this_life && report.instances.iter().any(|one| one.index == index && is_up(one))
     }
 
-    /// Who has which index of a service. `boot_of` is the latest life of a node that was heard of otherwise: what a node said in an
+    /// Who has which index of a service that is to run under a launch hash. `boot_of` is the latest life of a node that was heard of otherwise: what a node said in an
     /// earlier one is a claim to get its instances back, weaker than that of a node that runs them.
     pub(super) fn incumbents(
         &self,
         service: &ServiceName,
+        launch_hash: BlobHash,
         boot_of: impl Fn(&NodeKey) -> u64,
     ) -> BTreeMap<u32, Vec<Incumbent>> {
         let mut incumbents: BTreeMap<u32, Vec<Incumbent>> = BTreeMap::new();
         for (node, (boot, report)) in self.reports.get(service).into_iter().flatten() {
             let spoken = self.boots.get(node).copied().unwrap_or(0);
             let is_of_this_life = *boot >= spoken.max(boot_of(node));
-            for instance in report.instances.iter().filter(|instance| instance.state != State::Stopping) {
-                let running = instance.state == State::Running && is_of_this_life;
-                incumbents.entry(instance.index).or_default().push(Incumbent { node: *node, running });
+            for instance in report.instances.iter().filter(|instance| instance.state() != State::Stopping) {
+                let running = instance.state() == State::Running && is_of_this_life;
+                let finished = instance.state() == State::Finished && instance.launch_hash == launch_hash;
+                incumbents.entry(instance.index).or_default().push(Incumbent { node: *node, running, finished });
             }
         }
         incumbents

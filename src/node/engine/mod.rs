@@ -7,7 +7,7 @@
 //! The parts, in the order in which a turn goes through them: `network` and `requests` apply inputs to the catalog, the roster
 //! and the parts below; `trust` says who is a member, `cluster` how each fares; `node_settings` is what users ask of nodes, `services`
 //! what the catalog asks for; `eligibility` says who can run it, `placement` who does; `copies` looks after blobs; `instances` after
-//! processes; `housekeeping` ends histories, `absence` says for whom that does not wait; `readmodel` builds the view.
+//! processes, `leases` says who is wanted for each lease of the ledger, `jobs` fires cron slots, `singletons` runs what there may be one of; `housekeeping` ends histories, `absence` says for whom that does not wait; `readmodel` builds the view.
 
 pub mod cluster;
 pub mod effect;
@@ -20,9 +20,13 @@ pub mod view;
 mod absence;
 mod acks;
 mod copies;
+mod handover;
 mod housekeeping;
 mod instances;
+mod jobs;
 mod known;
+mod launch;
+mod leases;
 mod network;
 mod node_settings;
 mod out;
@@ -30,6 +34,7 @@ mod readmodel;
 mod requests;
 mod restore;
 mod settle;
+mod singletons;
 mod tickets;
 mod trust;
 
@@ -38,7 +43,13 @@ mod absence_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]
+mod pause_tests;
+#[cfg(test)]
+mod supervision_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod town;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -64,15 +75,19 @@ use acks::Acks;
 use cluster::{Cluster, Standing};
 use copies::Copies;
 use effect::{Peer, Turn};
+use handover::Handover;
 use housekeeping::Housekeeping;
 use input::Input;
 use instances::Instances;
+use jobs::Jobs;
 use known::Known;
+use leases::Leases;
 use node_settings::Settings;
 use out::Out;
 use placement::{Drain, Seat};
 use readmodel::ReadModel;
 use services::Services;
+use singletons::Singletons;
 use tickets::Tickets;
 use trust::Belonging;
 use view::View;
@@ -101,7 +116,12 @@ pub struct EngineConfig {
     pub data_dir: PathBuf,
     /// The name of the user whom the node runs as.
     pub user: String,
+    /// Most members that this node admits to: [`MEMBERS_MAX`], but for trials of larger clusters.
+    pub members_max: usize,
 }
+
+/// Most members of one cluster: the full mesh of connections and the tables of every node are made for this many.
+pub const MEMBERS_MAX: usize = 300;
 
 /// What changed since the last settle.
 #[derive(Debug, Default)]
@@ -152,8 +172,10 @@ pub struct Engine {
     cluster: Cluster,
     belonging: Belonging,
     /// How far each member counted, and in which life, when services were settled last for all members.
-    standings: BTreeMap<NodeKey, (Standing, u64)>,
-    peers: Vec<Peer>,
+    standings: Vec<(NodeKey, Standing, u64)>,
+    peers: Vec<Arc<Peer>>,
+    /// Where members were when this node joined.
+    welcomed: BTreeMap<NodeKey, Vec<String>>,
     known: Known,
     services: Services,
     settings: Settings,
@@ -162,6 +184,10 @@ pub struct Engine {
     seats: BTreeMap<ServiceName, Vec<Seat>>,
     copies: Copies,
     instances: Instances,
+    leases: Leases,
+    jobs: Jobs,
+    singletons: Singletons,
+    handover: Option<Handover>,
     /// When each service's instances have something to do.
     deadlines: BTreeMap<ServiceName, Mono>,
     tickets: Tickets,
@@ -200,6 +226,7 @@ impl Engine {
             Input::Network(event) => self.apply_network(event, out),
             Input::Process(event) => self.apply_process(event, out),
             Input::Blob(event) => self.apply_blob(event),
+            Input::Ledger(event) => self.apply_ledger(event),
             Input::Request { id, request } => self.apply_request(id, request, out),
         }
     }
@@ -215,9 +242,13 @@ impl Engine {
             Some(self.rounds.next_deadline()),
             self.membership.next_deadline(),
             self.dissemination.next_deadline(),
-            self.cluster.next_deadline(now),
+            self.cluster.next_deadline(),
             self.copies.next_deadline(now),
             self.deadlines.values().min().copied(),
+            self.leases.next_deadline(),
+            self.jobs.next_deadline().filter(|_| self.may_ask_ledger()),
+            self.singletons_deadline(),
+            self.handover_deadline(),
             self.acks.next_deadline(),
             Some(self.housekeeping.next_deadline()),
         ];

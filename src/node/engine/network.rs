@@ -1,6 +1,7 @@
 //! What comes from other members. Pure.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::Engine;
 use super::effect::{Effect, Peer, Table};
@@ -379,6 +380,7 @@ impl Engine {
     pub(super) fn service_changed(&mut self, name: &ServiceName) {
         let entry = self.catalog.get(&DocKey::service(name));
         self.services.update(name, entry.map(|entry| entry.content()));
+        self.jobs.set_spec(name, self.services.get(name));
         self.dirty.services.insert(name.clone());
         self.dirty.copies = true;
         self.dirty.view = true;
@@ -386,27 +388,32 @@ impl Engine {
 
     /// Tells the transport who the members are and where, when that is other than it was told last.
     pub(super) fn settle_peers(&mut self, out: &mut Out) {
-        let peers = self.peers_now();
-        if self.peers != peers {
+        // Both are in the order of their keys. What is as it was is handed on, not copied: in a wave of joins that is nearly all.
+        let mut before = self.peers.iter().peekable();
+        let mut peers = Vec::with_capacity(self.peers.len() + 1);
+        for (key, addresses) in self.peers_now().filter(|(key, _)| *key != self.me) {
+            while before.next_if(|peer| peer.key < key).is_some() {}
+            let same = before.next_if(|peer| peer.key == key).filter(|peer| peer.addresses == addresses);
+            peers.push(same.cloned().unwrap_or_else(|| Arc::new(Peer { key, addresses: addresses.to_vec() })));
+        }
+        let is_same = |(a, b): (&Arc<Peer>, &Arc<Peer>)| Arc::ptr_eq(a, b);
+        if self.peers.len() != peers.len() || !self.peers.iter().zip(&peers).all(is_same) {
             self.peers.clone_from(&peers);
-            let others = peers.into_iter().filter(|peer| peer.key != self.me).collect();
             // Not before the news of a removal has left this node: it is sent when it is durable.
-            out.act_when_durable(Effect::Members(others));
+            out.act_when_durable(Effect::Members(peers));
         }
     }
 
     /// All members with their addresses: by their own word, else by what was said when they were admitted.
-    pub(super) fn peers_now(&self) -> Vec<Peer> {
-        let welcomed = |key: &NodeKey| {
-            let welcome = self.config.welcome.as_ref()?;
-            welcome.members.iter().find(|peer| peer.key == *key).map(|peer| peer.addresses.clone())
-        };
-        let addresses = |key: &NodeKey, admitted: &[String]| match self.known.facts(key) {
-            Some(facts) => facts.addresses.clone(),
-            None => welcomed(key).filter(|known| !known.is_empty()).unwrap_or_else(|| admitted.to_vec()),
-        };
-        let members = self.cluster.members().iter();
-        members.map(|(key, member)| Peer { key: *key, addresses: addresses(key, &member.addresses) }).collect()
+    pub(super) fn peers_now(&self) -> impl Iterator<Item = (NodeKey, &[String])> {
+        self.cluster.members().iter().map(|(key, member)| {
+            let welcomed = || self.welcomed.get(key).filter(|known| !known.is_empty());
+            let addresses = match self.known.facts(key) {
+                Some(facts) => &facts.addresses,
+                None => welcomed().unwrap_or(&member.addresses),
+            };
+            (*key, &addresses[..])
+        })
     }
 }
 

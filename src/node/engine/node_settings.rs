@@ -13,7 +13,8 @@ use crate::crdt::admission::Admission;
 use crate::crdt::catalog::DocKey;
 use crate::crdt::document::Content;
 use crate::crdt::node_settings::{Drained, NodeSettings};
-use crate::ids::{NodeKey, NodeName};
+use crate::crdt::roster::{InstanceReport, State};
+use crate::ids::{NodeKey, NodeName, ServiceName};
 use crate::spec::{Placement, check_label};
 
 /// Most labels of one node: they stand in its facts, which every node holds of every other.
@@ -167,7 +168,14 @@ impl Engine {
 
     /// Whether a node reports an instance that another node could run in its place.
     fn has_movable(&self, node: &NodeKey) -> bool {
-        self.known.services_of(node).any(|name| self.services.get(name).is_some_and(|service| service.is_movable()))
+        let goes = |name: &ServiceName| {
+            let Some(service) = self.services.get(name).filter(|service| service.is_movable()) else { return false };
+            // What has finished stays where it was, and is no reason to wait.
+            let is_over =
+                |one: &InstanceReport| one.state() == State::Finished && one.launch_hash == service.current.launch_hash;
+            self.known.report(name, node).is_some_and(|report| !report.instances.iter().all(is_over))
+        };
+        self.known.services_of(node).any(goes)
     }
 }
 

@@ -18,6 +18,11 @@ impl Out {
         self.now.push(effect);
     }
 
+    /// The same with as many as there are.
+    pub(super) fn act_all(&mut self, effects: impl IntoIterator<Item = Effect>) {
+        self.now.extend(effects);
+    }
+
     /// To be done once this turn's changes are durable.
     pub(super) fn act_when_durable(&mut self, effect: Effect) {
         self.gated.push(effect);

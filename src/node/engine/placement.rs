@@ -2,7 +2,8 @@
 //!
 //! Named places are as named. Instances that narun places go by rendezvous hashing (Thaler and Ravishankar, 1998) over the
 //! eligible nodes, the least loaded first, so that replicas spread; whoever reports an index keeps it while it stands, so that a
-//! node that comes back takes nothing away. A drained node gets nothing, and keeps an index only while no other node can take it.
+//! node that comes back takes nothing away. A drained node gets nothing, and keeps an index only while no other node can take it. What
+//! has run to its end where it was, and is not to run again, stays there whatever becomes of the node: elsewhere it would run anew.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +46,8 @@ pub struct Incumbent {
     pub node: NodeKey,
     /// Whether the process is up there.
     pub running: bool,
+    /// Whether it has run there to its end, and is not to run again.
+    pub finished: bool,
 }
 
 /// A wanted instance.
@@ -140,8 +143,16 @@ fn withheld(node: &Candidate, index: u32, incumbents: &BTreeMap<u32, Vec<Incumbe
     is_drained_of(node, index, incumbents).then_some(Withheld::Drained)
 }
 
+/// Whether an index has run to its end on a node.
+fn is_finished_at(node: &NodeKey, index: u32, incumbents: &BTreeMap<u32, Vec<Incumbent>>) -> bool {
+    incumbents.get(&index).is_some_and(|claims| claims.iter().any(|claim| claim.finished && claim.node == *node))
+}
+
 /// Whether a drain keeps a node from running an index that cannot go elsewhere: it starts nothing new, and stops what it has last.
 fn is_drained_of(node: &Candidate, index: u32, incumbents: &BTreeMap<u32, Vec<Incumbent>>) -> bool {
+    if is_finished_at(&node.key, index, incumbents) {
+        return false;
+    }
     let has_it = || incumbents.get(&index).is_some_and(|claims| claims.iter().any(|claim| claim.node == node.key));
     match node.drain {
         Drain::No => false,
@@ -166,6 +177,11 @@ fn spread(
     let mut kept: BTreeMap<u32, &Candidate> = BTreeMap::new();
     for index in 0..replicas {
         let claims = incumbents.get(&index).map_or(&[][..], |claims| &claims[..]);
+        let finished = candidates.iter().find(|candidate| is_finished_at(&candidate.key, index, incumbents));
+        if let Some(candidate) = finished {
+            kept.insert(index, candidate);
+            continue;
+        }
         let standing = claims.iter().filter_map(|claim| {
             let candidate = candidates.iter().find(|candidate| candidate.key == claim.node)?;
             let suited = !matches!(candidate.fit, Fit::Unfit(_));

@@ -13,8 +13,9 @@ use super::view::{
     WantedView,
 };
 use crate::blobs::plan::COPIES;
+use crate::confinement::Enforced;
 use crate::crdt::admission::Admission;
-use crate::crdt::roster::{InstanceReport, State};
+use crate::crdt::roster::{Facts, InstanceReport, State};
 use crate::ids::{NodeKey, NodeName, ServiceName};
 
 /// The newest view. Sections that did not change stay the same allocation.
@@ -37,7 +38,7 @@ impl ReadModel {
         let old = &*self.view;
         let view = View {
             me: old.me.clone(),
-            nodes: keep(&old.nodes, new.nodes),
+            nodes: new.nodes,
             services: keep(&old.services, new.services),
             instances: keep(&old.instances, new.instances),
             images: keep(&old.images, new.images),
@@ -57,6 +58,21 @@ impl ReadModel {
         }
         !same
     }
+}
+
+/// Whether a row shows what a member said of itself.
+fn shows(row: &NodeView, member: &Admission, facts: Option<&Facts>) -> bool {
+    let Some(facts) = facts else {
+        return row.started_at.is_none() && row.role == member.role && row.addresses == member.addresses;
+    };
+    row.started_at == Some(facts.started_at)
+        && row.role == member.role
+        && row.os.as_deref() == Some(&facts.platform.os)
+        && row.arch.as_deref() == Some(&facts.platform.arch)
+        && row.version.as_deref() == Some(&facts.version)
+        && row.addresses == facts.addresses
+        && row.labels.iter().map(|(key, value)| (key, value)).eq(&facts.labels)
+        && row.capacity == facts.capacity
 }
 
 fn keep<T: PartialEq>(old: &Arc<T>, new: Arc<T>) -> Arc<T> {
@@ -83,7 +99,7 @@ impl Engine {
             view.instances = Arc::new(self.instance_views());
         }
         if some_nodes {
-            view.nodes = Arc::new(self.node_views(&view.instances));
+            view.nodes = self.node_views(&view.nodes, &view.instances);
         }
         if some_images {
             view.images = Arc::new(self.image_views());
@@ -98,19 +114,34 @@ impl Engine {
         self.read_model.update(view)
     }
 
-    fn name_of(&self, key: &NodeKey) -> Option<&NodeName> {
+    pub(super) fn name_of(&self, key: &NodeKey) -> Option<&NodeName> {
         self.cluster.members().get(key).map(|member| &member.name)
     }
 
-    fn node_views(&self, instances: &[InstanceView]) -> Vec<NodeView> {
+    /// All members by name. Rows that are as they were stay the same allocation, and so does the whole: in a large cluster there is
+    /// much to look at, and little that is new.
+    fn node_views(&self, before: &Arc<Vec<Arc<NodeView>>>, instances: &[InstanceView]) -> Arc<Vec<Arc<NodeView>>> {
         let mut running: BTreeMap<NodeKey, u32> = BTreeMap::new();
         for instance in instances.iter().filter(|instance| instance.state == InstanceState::Running) {
             *running.entry(instance.node_key).or_default() += 1;
         }
-        let view = |(key, member): (&NodeKey, &Admission)| {
+        let mut nodes: Vec<(&NodeKey, &Admission)> = self.cluster.members().iter().collect();
+        nodes.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+        let mut known = before.iter().peekable();
+        let mut rows = Vec::with_capacity(nodes.len());
+        for (key, member) in nodes {
             let facts = self.known.facts(key);
             let (status, since) = self.cluster.status(key);
-            NodeView {
+            let instances_here = running.get(key).copied().unwrap_or(0);
+            let drain = self.drain_view(key, instances);
+            while known.next_if(|row| row.name < member.name).is_some() {}
+            let same = known.next_if(|row| row.name == member.name).filter(|row| {
+                row.key == *key
+                    && (row.status, row.since, row.instances) == (status, since, instances_here)
+                    && row.drain == drain
+                    && shows(row, member, facts)
+            });
+            let view = || NodeView {
                 key: *key,
                 name: member.name.clone(),
                 status,
@@ -124,14 +155,14 @@ impl Engine {
                 labels: facts.map_or_else(Vec::new, |facts| facts.labels.clone().into_iter().collect()),
                 joined_at: member.at,
                 started_at: facts.map(|facts| facts.started_at),
-                instances: running.get(key).copied().unwrap_or(0),
+                instances: instances_here,
                 capacity: facts.and_then(|facts| facts.capacity.clone()),
-                drain: self.drain_view(key, instances),
-            }
-        };
-        let mut nodes: Vec<NodeView> = self.cluster.members().iter().map(view).collect();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        nodes
+                drain: drain.clone(),
+            };
+            rows.push(same.cloned().unwrap_or_else(|| Arc::new(view())));
+        }
+        let is_same = rows.len() == before.len() && rows.iter().zip(&**before).all(|(a, b)| Arc::ptr_eq(a, b));
+        if is_same { before.clone() } else { Arc::new(rows) }
     }
 
     fn service_view(&self, service: &Service) -> ServiceView {
@@ -208,6 +239,8 @@ impl Engine {
             restarts: 0,
             exit: None,
             error: None,
+            retry_at: None,
+            enforced: Enforced::default(),
         }
     }
 
@@ -246,12 +279,11 @@ impl Engine {
         names
     }
 
-    fn problems(&self, nodes: &[NodeView], services: &[ServiceView], instances: &[InstanceView]) -> Vec<Problem> {
+    fn problems(&self, nodes: &[Arc<NodeView>], services: &[ServiceView], instances: &[InstanceView]) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut tell = |subject: &dyn std::fmt::Display, message: String, hint: &str| {
             problems.push(Problem { subject: subject.to_string(), message, hint: hint.to_owned() });
         };
-        let names: BTreeSet<&NodeName> = nodes.iter().map(|node| &node.name).collect();
         for node in nodes.iter().filter(|node| node.status == NodeStatus::Down) {
             let text = format!("out of reach since {}", node.since);
             tell(&node.name, text, "see whether the host is up and can be reached; `narun start` there resumes it");
@@ -274,7 +306,7 @@ impl Engine {
             }
             for wanted in &service.wanted {
                 let Some(node) = &wanted.node else { continue };
-                if !names.contains(node) {
+                if nodes.binary_search_by(|known| known.name.cmp(node)).is_err() {
                     tell(
                         &service.name,
                         format!("names the node `{node}`, which is no member"),
@@ -288,7 +320,7 @@ impl Engine {
             let id = format!("{}-{} on {}", one.service, one.index, one.node);
             let hint = match one.state {
                 InstanceState::Stopped => "`narun node info` shows the node's labels, and whether it is drained",
-                InstanceState::CrashLoop => {
+                InstanceState::CrashLoop | InstanceState::Finished => {
                     "it is not tried again before `service start`, `service restart` or a new deploy"
                 }
                 _ => "it is tried again by itself; `narun logs` may tell more",
@@ -298,6 +330,9 @@ impl Engine {
                 state => format!("{}, {} restarts: {error}", state.word(), one.restarts),
             };
             tell(&id, text, hint);
+        }
+        if let Some((text, hint)) = self.why_nothing_fires() {
+            tell(&self.config.name, text, hint);
         }
         if self.overlooked > 0 {
             let text = format!("found by looking at everything what it had overlooked, {} times", self.overlooked);
@@ -331,13 +366,14 @@ fn revision_view(rev: &Rev) -> RevisionView {
 }
 
 fn fill(view: &mut InstanceView, report: &InstanceReport) {
-    view.state = match report.state {
+    view.state = match report.state() {
         State::Fetching => InstanceState::Fetching,
         State::Starting => InstanceState::Starting,
         State::Running => InstanceState::Running,
         State::Stopping => InstanceState::Stopping,
         State::Backoff => InstanceState::Backoff,
         State::CrashLoop => InstanceState::CrashLoop,
+        State::Finished => InstanceState::Finished,
     };
     view.ready = report.ready;
     view.revision = report.revision;
@@ -347,7 +383,9 @@ fn fill(view: &mut InstanceView, report: &InstanceReport) {
     view.restarts = report.restarts;
     view.exit = report.exit;
     view.error.clone_from(&report.error);
-    if view.node_status == NodeStatus::Down {
+    view.retry_at = report.retry_at;
+    view.enforced.clone_from(&report.enforced);
+    if view.node_status == NodeStatus::Down && view.state != InstanceState::Finished {
         // What a node said last is not what is so: nobody can be told of an instance there that it runs.
         view.state = InstanceState::Unreachable;
         view.ready = false;

@@ -10,13 +10,11 @@ use super::tickets::Grant;
 use crate::blobs::image::Image;
 use crate::crdt::catalog::DocKey;
 use crate::crdt::revision::Revision;
+use crate::crdt::roster::{InstanceReport, State};
 use crate::crdt::ticket::Ticket;
 use crate::ids::{NodeName, ServiceName};
 use crate::spec::{NamedPlace, Place, Placement, REPLICAS_MAX, RunMode, ServiceSpec};
 use crate::time::Mono;
-
-/// Most members of one cluster: the full mesh of connections and the tables of every node are made for this many.
-pub(super) const MEMBERS_MAX: usize = 300;
 
 /// Most services in one cluster.
 pub(super) const SERVICES_MAX: usize = 10_000;
@@ -35,6 +33,7 @@ impl Engine {
             Request::Stop { service } => self.stop(&service, out),
             Request::Start { service } => self.start(&service, out),
             Request::Restart { service } => self.restart(&service, out),
+            Request::Suspend { service, suspended } => self.suspend(&service, suspended, out),
             Request::LabelNode { node, set, remove } => self.label_node(&node, set, &remove, out),
             Request::DrainNode { node } => self.drain_node(&node, out),
             Request::UncordonNode { node } => self.uncordon_node(&node, out),
@@ -48,7 +47,7 @@ impl Engine {
             Request::Admit(admit) => self.admit(&admit, out),
             Request::Standing { key } => self.standing_of(&key),
             Request::RemoveNode { node } => self.remove(&node, out),
-            Request::Leave => match self.leave(id, out) {
+            Request::Leave => match self.leave_in_order(id, out) {
                 Some(answer) => answer,
                 None => return,
             },
@@ -165,7 +164,10 @@ impl Engine {
     fn scale(&mut self, name: &ServiceName, node: Option<&NodeName>, replicas: u32, out: &mut Out) -> Answer {
         let service = self.existing(name)?;
         if service.current.spec.mode != RunMode::Service {
-            return Err(Refusal::new(RefusalCode::Invalid, format!("`{name}` is a cron spec: it has no replicas")));
+            let text = format!("`{name}` is a cron spec: it has no replicas");
+            return Err(Refusal::new(RefusalCode::Invalid, text).hint(
+                "`concurrencyPolicy: allow` lets its runs overlap, and `cronScope: node` runs it on every node",
+            ));
         }
         if replicas == 0 {
             return Err(Refusal::new(RefusalCode::Invalid, format!("`{name}` cannot be scaled to 0"))
@@ -196,10 +198,14 @@ impl Engine {
 
     fn start(&mut self, name: &ServiceName, out: &mut Out) -> Answer {
         let service = self.existing(name)?;
-        let paused = self
-            .known
-            .reports(name)
-            .any(|(_, report)| report.instances.iter().any(|one| one.state == crate::crdt::roster::State::CrashLoop));
+        // What was given up: too many failures, or one where its policy allows none.
+        let is_given_up = |one: &InstanceReport| match one.state() {
+            State::CrashLoop => true,
+            State::Finished => !one.ready,
+            _ => false,
+        };
+        let is_service = service.current.spec.mode == RunMode::Service;
+        let paused = is_service && self.known.reports(name).any(|(_, report)| report.instances.iter().any(is_given_up));
         if !service.current.revision.stopped && !paused {
             return Ok(unchanged(service));
         }
@@ -210,12 +216,34 @@ impl Engine {
 
     fn restart(&mut self, name: &ServiceName, out: &mut Out) -> Answer {
         let service = self.existing(name)?;
+        if service.current.spec.mode != RunMode::Service {
+            let text = format!("`{name}` is a cron spec: each of its runs is a start of its own");
+            return Err(Refusal::new(RefusalCode::Invalid, text).hint(format!("`narun cron run {name}` runs it now")));
+        }
         if service.current.revision.stopped {
             return Err(Refusal::new(RefusalCode::Conflict, format!("`{name}` is stopped"))
                 .hint(format!("`narun service start {name}` starts it")));
         }
         let generation = generation(service) + 1;
         let (spec, draft) = (service.current.spec.clone(), Draft { generation, ..Draft::like(service, "restart") });
+        Ok(self.revise(&spec, draft, false, out).0)
+    }
+
+    fn suspend(&mut self, name: &ServiceName, suspended: bool, out: &mut Out) -> Answer {
+        let service = self.existing(name)?;
+        let mut spec = (*service.current.spec).clone();
+        let RunMode::Cron(cron) = &mut spec.mode else {
+            let text = format!("`{name}` is a service: it has no slots to be fired");
+            let verb = if suspended { "stop" } else { "start" };
+            return Err(Refusal::new(RefusalCode::Invalid, text).hint(format!("use `narun service {verb} {name}`")));
+        };
+        // A pause leaves a stop as it is: whoever undoes one of them does not undo the other by accident.
+        let stopped = suspended && service.current.revision.stopped;
+        if cron.policy.suspend == suspended && service.current.revision.stopped == stopped {
+            return Ok(unchanged(service));
+        }
+        cron.policy.suspend = suspended;
+        let draft = Draft { stopped, ..Draft::like(service, if suspended { "pause" } else { "resume" }) };
         Ok(self.revise(&spec, draft, false, out).0)
     }
 
@@ -228,7 +256,9 @@ impl Engine {
         out: &mut Out,
     ) -> (Response, crate::gossip::message::NewsId) {
         let key = DocKey::service(&spec.name);
-        let parent = self.catalog.get(&key).and_then(|entry| entry.content().current);
+        // What was deleted and is there again has no past: its slots count from now on.
+        let alive = self.catalog.get(&key).filter(|entry| entry.content().deleted_at.is_none());
+        let parent = alive.and_then(|entry| entry.content().current);
         let revision = Revision {
             number: 0,
             parent,

@@ -13,10 +13,13 @@ use super::copies::Copies;
 use super::effect::{Change, Table};
 use super::housekeeping::Housekeeping;
 use super::instances::Instances;
+use super::jobs::Jobs;
 use super::known::Known;
+use super::leases::Leases;
 use super::node_settings::Settings;
 use super::readmodel::ReadModel;
 use super::services::Services;
+use super::singletons::Singletons;
 use super::tickets::Tickets;
 use super::trust::{Belonging, GONE, gone_row};
 use super::view::Me;
@@ -103,6 +106,7 @@ impl Engine {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let membership = Membership::new(me, boot, rng.random());
         let view_of_me = Me { key: me, name: Some(config.name.clone()), cluster: config.founding.cluster(), boot };
+        let welcomed = config.welcome.iter().flat_map(|welcome| &welcome.members);
         let mut engine = Engine {
             me,
             boot,
@@ -118,8 +122,9 @@ impl Engine {
             caught_up: false,
             cluster: Cluster::new(me, now),
             belonging: Belonging::new(Trust::new(&config.founding), now.mono),
-            standings: BTreeMap::new(),
+            standings: Vec::new(),
             peers: Vec::new(),
+            welcomed: welcomed.map(|peer| (peer.key, peer.addresses.clone())).collect(),
             known: Known::default(),
             services: Services::default(),
             settings: Settings::default(),
@@ -127,6 +132,10 @@ impl Engine {
             seats: BTreeMap::new(),
             copies: Copies::default(),
             instances: Instances::default(),
+            leases: Leases::default(),
+            jobs: Jobs::new(me, boot, now.mono),
+            singletons: Singletons::default(),
+            handover: None,
             deadlines: BTreeMap::new(),
             tickets: Tickets::default(),
             acks: Acks::default(),

@@ -9,6 +9,7 @@ use crate::crdt::document::{Content, RevisionId};
 use crate::crdt::revision::Revision;
 use crate::ids::{BlobHash, ServiceName};
 use crate::spec::{RunMode, ServiceSpec};
+use crate::time::Wall;
 
 /// A revision with its specification read.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,6 +24,16 @@ pub struct Rev {
     pub launch_hash: BlobHash,
     /// What became of it.
     pub status: RevisionStatus,
+}
+
+impl Rev {
+    /// Whether it is a cron spec that is not to run: suspended by its field, or stopped.
+    pub fn is_suspended(&self) -> bool {
+        match &self.spec.mode {
+            RunMode::Cron(cron) => cron.policy.suspend || self.revision.stopped,
+            RunMode::Service => false,
+        }
+    }
 }
 
 /// A service that is not deleted.
@@ -45,6 +56,26 @@ impl Service {
     /// Whether there is a binary for this platform.
     pub fn runs_on(&self, platform: &Platform) -> bool {
         self.current.revision.images.iter().any(|image| image.platform.runs_on(platform))
+    }
+
+    /// The current revision and those that it came from, newest first, as far as they are kept.
+    fn line(&self) -> impl Iterator<Item = &Rev> {
+        let parent = |rev: &&Rev| {
+            let parent = rev.revision.parent.filter(|parent| parent.number < rev.id.number)?;
+            self.history.iter().find(|older| older.id == parent)
+        };
+        std::iter::successors(Some(&self.current), parent)
+    }
+
+    /// When it was deployed first, after its last deletion if there was one; as far as its revisions are kept.
+    pub fn deployed_first(&self) -> Wall {
+        self.line().last().map_or(self.current.revision.at, |rev| rev.revision.at)
+    }
+
+    /// When it was resumed, if it was suspended before: slots until then fell into that.
+    pub fn resumed_at(&self) -> Option<Wall> {
+        let line: Vec<&Rev> = self.line().collect();
+        line.windows(2).find(|pair| !pair[0].is_suspended() && pair[1].is_suspended()).map(|pair| pair[0].revision.at)
     }
 
     /// All blobs that its kept revisions name, with their sizes.
@@ -124,6 +155,10 @@ fn ancestors(content: &Content) -> BTreeSet<RevisionId> {
         let parent = minicbor::decode::<Revision>(body).ok().and_then(|revision| revision.parent);
         // A parent is older than its child; anything else was made up and must not send us in a circle.
         next = parent.filter(|parent| parent.number < id.number);
+        if next.is_none() {
+            // What was deleted in between, and what nobody knows the way to.
+            past.extend(content.revisions.keys().filter(|older| older.number < id.number));
+        }
     }
     past
 }

@@ -29,7 +29,16 @@ impl Engine {
         self.settle_gossip(out);
         self.settle_cluster(out);
         self.settle_time();
+        self.look_at_singletons();
         self.settle_services(out);
+        self.settle_jobs(out);
+        if self.dirty.copies {
+            // Attempts may wait for binaries that nothing else here needs.
+            self.settle_services(out);
+        }
+        self.settle_singletons(out);
+        self.settle_handover(out);
+        self.tell_ledger(out);
         self.settle_housekeeping(out);
         for (to, id) in self.acks.ask_again(self.now.mono, self.cluster.connected()) {
             if let Some(message) = self.dissemination.ask_to_acknowledge(&id) {
@@ -98,8 +107,7 @@ impl Engine {
             self.say(Subject::facts(), Some(&facts), out);
         }
         if changed || due || self.dirty.cluster {
-            let counts = |key: &NodeKey| (self.cluster.standing(self.now.mono, key), self.cluster.boot(key));
-            let standings = self.cluster.members().keys().map(|key| (*key, counts(key))).collect();
+            let standings = self.cluster.standings(self.now.mono);
             self.dirty.cluster |= standings != self.standings;
             self.standings = standings;
             // A suspicion shows, and changes nothing about who runs what.
@@ -108,6 +116,7 @@ impl Engine {
             self.dirty.images = true;
         }
         if std::mem::take(&mut self.dirty.cluster) {
+            self.leases.members_changed = true;
             self.dirty.copies = true;
             self.dirty.view = true;
             self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
@@ -136,6 +145,7 @@ impl Engine {
                 let round = rounds.entry(name.clone()).or_default();
                 *round += 1;
                 assert!(*round <= ROUNDS_MAX, "settling `{name}` does not end");
+                self.settle_leases(name);
                 self.settle_seats(name);
             }
             if std::mem::take(&mut self.dirty.copies) {
@@ -158,6 +168,14 @@ impl Engine {
             }
             return;
         };
+        let seats = if service.current.spec.singleton { self.singleton_seats(service) } else { self.seats_of(service) };
+        if self.seats.get(name) != Some(&seats) {
+            self.seats.insert(name.clone(), seats);
+            self.seats_changed();
+        }
+    }
+
+    fn seats_of(&self, service: &Service) -> Vec<Seat> {
         let now = self.now.mono;
         let candidate = |(key, member): (&NodeKey, &crate::crdt::admission::Admission)| Candidate {
             key: *key,
@@ -168,12 +186,8 @@ impl Engine {
         };
         let candidates: Vec<_> = self.cluster.members().iter().map(candidate).collect();
         let boot_of = |key: &NodeKey| if *key == self.me { self.boot } else { self.cluster.boot(key) };
-        let incumbents = self.known.incumbents(name, boot_of);
-        let seats = seats(name, &service.current.spec.placement, &candidates, &incumbents);
-        if self.seats.get(name) != Some(&seats) {
-            self.seats.insert(name.clone(), seats);
-            self.seats_changed();
-        }
+        let incumbents = self.known.incumbents(&service.name, service.current.launch_hash, boot_of);
+        seats(&service.name, &service.current.spec.placement, &candidates, &incumbents)
     }
 
     /// Other binaries may be needed here, and other numbers are shown.
@@ -216,12 +230,17 @@ impl Engine {
             }
             let seated =
                 self.seats.get(&service.name).is_some_and(|seats| seats.iter().any(|seat| seat.is_of(&self.me)));
-            if seated {
+            if seated || self.leases.is_ready(&service.name, &self.me) {
                 for image in &service.current.revision.images {
                     if image.platform.runs_on(&self.config.platform) {
                         needs.entry(image.hash).or_default().to_run = true;
                     }
                 }
+            }
+        }
+        for (_, rev) in self.awaited() {
+            for image in rev.revision.images.iter().filter(|image| image.platform.runs_on(&self.config.platform)) {
+                needs.entry(image.hash).or_default().to_run = true;
             }
         }
         for (hash, need) in &mut needs {
@@ -267,6 +286,7 @@ impl Engine {
             seats: self.seats.get(name).unwrap_or(&empty),
             is_gone: &|node| cluster.standing(now, node) == Standing::Gone,
             lingering: &lingering,
+            lease: self.lease_of(name),
             is_executable: &|image: &Image| copies.is_executable(&image.hash),
             trouble: &|image: &Image| copies.trouble(&image.hash),
         };
@@ -281,7 +301,9 @@ impl Engine {
     fn lingering(&self, name: &ServiceName) -> BTreeSet<u32> {
         let leaves = |service: &&Service| {
             let is_drained = self.drain_of(&self.me) != Drain::No;
-            service.is_movable() && (is_drained || matches!(self.fit(service, &self.me), Fit::Unfit(_)))
+            // Of a singleton there are never two.
+            let is_movable = service.is_movable() && !service.current.spec.singleton;
+            is_movable && (is_drained || matches!(self.fit(service, &self.me), Fit::Unfit(_)))
         };
         let Some(service) = self.services.get(name).filter(leaves) else { return BTreeSet::new() };
         let hash = service.current.launch_hash;
@@ -295,9 +317,10 @@ impl Engine {
     }
 
     pub(super) fn apply_process(&mut self, event: ProcessEvent, out: &mut Out) {
+        let Some(event) = self.apply_attempt(event, out) else { return };
         let (known, me) = (&self.known, self.me);
         let before = |name: &ServiceName| known.report(name, &me).cloned();
-        match self.instances.apply(self.now, event, before, &mut self.rng, out) {
+        match self.instances.apply(self.now, event, before, out) {
             Concerns::All => {
                 self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
                 self.dirty.services.extend(self.instances.services().cloned());

@@ -10,8 +10,9 @@ use super::view::{InstanceState, RevisionStatus};
 use super::*;
 use crate::blobs::image::Image;
 use crate::capacity::tests::some_capacity;
+use crate::confinement::Enforced;
 use crate::crdt::roster::tests::HashSignatures;
-use crate::exec::plan::{Ended, LaunchPlan, ProcessEvent};
+use crate::exec::plan::{Ended, Kept, LaunchPlan, ProcessEvent};
 use crate::ids::BlobHash;
 use crate::node::engine::effect::Committed;
 use crate::spec::ServiceSpec;
@@ -22,7 +23,7 @@ pub(super) const BINARY: BlobHash = BlobHash([7; 32]);
 pub(super) struct Node {
     pub(super) engine: Engine,
     pub(super) stored: Stored,
-    now: Now,
+    pub(super) now: Now,
     effects: VecDeque<Effect>,
     requests: u64,
 }
@@ -43,18 +44,43 @@ fn config(node: u8, welcome: Option<Welcome>) -> EngineConfig {
         capacity: some_capacity(),
         data_dir: "/data".into(),
         user: "nobody".into(),
+        members_max: MEMBERS_MAX,
     }
 }
 
 impl Node {
-    pub(super) fn start(node: u8, welcome: Option<Welcome>, mut stored: Stored, mono: u64) -> Self {
+    pub(super) fn start(node: u8, welcome: Option<Welcome>, stored: Stored, mono: u64) -> Self {
+        Self::start_with(node, welcome, stored, mono, vec![])
+    }
+
+    /// With a keeper that holds this.
+    pub(super) fn start_with(
+        node: u8,
+        welcome: Option<Welcome>,
+        mut stored: Stored,
+        mono: u64,
+        kept: Vec<Kept>,
+    ) -> Self {
         next_boot(&mut stored).unwrap();
         let now = Now { mono: Mono(mono), wall: Wall(1_000_000 + mono) };
         let engine = Engine::restore(&stored, config(node, welcome), u64::from(node), now).unwrap();
         let mut one = Self { engine, stored, now, effects: VecDeque::new(), requests: 0 };
         one.input(Input::Blob(BlobEvent::Holding(vec![])));
-        one.input(Input::Process(ProcessEvent::Holding(vec![])));
+        one.input(Input::Process(ProcessEvent::Holding(kept)));
         one
+    }
+
+    /// Takes out of what it asked for whatever `wanted` makes something of.
+    pub(super) fn take<T>(&mut self, wanted: impl Fn(&Effect) -> Option<T>) -> Vec<T> {
+        let mut taken = Vec::new();
+        self.effects.retain(|effect| match wanted(effect) {
+            Some(found) => {
+                taken.push(found);
+                false
+            }
+            None => true,
+        });
+        taken
     }
 
     pub(super) fn founder() -> Self {
@@ -127,11 +153,16 @@ impl Node {
                 Effect::MakeExecutable(hash) => self.input(Input::Blob(BlobEvent::Executable(hash))),
                 Effect::Launch(plan) => {
                     let pid = 100 + launched.len() as u32;
-                    self.input(Input::Process(ProcessEvent::Launched { run: plan.run, pid, at: self.now.wall }));
+                    self.input(Input::Process(ProcessEvent::Launched {
+                        run: plan.run,
+                        pid,
+                        at: self.now.wall,
+                        enforced: Enforced::default(),
+                    }));
                     launched.push(*plan);
                 }
                 Effect::Signal { run, .. } | Effect::Kill { run } => {
-                    let ended = Ended { code: None, signal: Some(15), at: self.now.wall };
+                    let ended = Ended { code: None, signal: Some(15), at: self.now.wall, oom_kills: 0 };
                     self.input(Input::Process(ProcessEvent::Exited { run, ended }));
                 }
                 Effect::Send { .. } => to_send.push(effect),
@@ -259,7 +290,8 @@ fn a_restarted_node_finds_its_instances_again() {
             plan: plan.clone(),
             pid: 100 + n,
             started_at: Wall(5),
-            ended: (n == 1).then_some(Ended { code: Some(3), signal: None, at: Wall(9) }),
+            ended: (n == 1).then_some(Ended { code: Some(3), signal: None, at: Wall(9), oom_kills: 0 }),
+            enforced: Enforced::default(),
         })
         .collect();
 

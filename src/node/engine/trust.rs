@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
-use super::effect::{Effect, Refusal, RefusalCode, Response, Table};
+use super::effect::{Effect, Peer, Refusal, RefusalCode, Response, Table};
 use super::input::Admit;
 use super::out::Out;
-use super::requests::{Answer, MEMBERS_MAX};
+use super::requests::Answer;
 use crate::crdt::admission::{ADMISSION_DOMAIN, Admission, REMOVAL_DOMAIN, Removal, Signed, Welcome};
 use crate::crdt::catalog::{DocDelta, DocKey};
 use crate::crdt::document::{REVISIONS_MAX, RevisionId};
@@ -27,8 +27,9 @@ pub(super) const GONE: &[u8] = b"gone";
 /// reaching anybody, seldom enough to be nothing at the door.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a node that leaves waits until another member has written that down.
-const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a node that leaves waits until another member has written that down: a disk that is busy with something else
+/// takes several seconds for that.
+const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Most records kept that came before the admission of the node they speak of: those of a wave of joins. What is dropped
 /// anti-entropy brings again.
@@ -107,18 +108,21 @@ impl Engine {
     /// Works out anew who is admitted.
     pub(super) fn refresh_members(&mut self, out: &mut Out) {
         let verdict = self.belonging.trust.verdict();
-        if let Some(gone) = verdict.gone.get(&self.me)
+        let changed = self.cluster.set_members(self.now, &verdict.members);
+        if self.belonging.gone != verdict.gone {
+            let before = std::mem::replace(&mut self.belonging.gone, verdict.gone.clone());
+            let is_new = |key: &&NodeKey| **key != self.me && !before.contains_key(*key);
+            let newly: Vec<NodeKey> = self.belonging.gone.keys().filter(is_new).copied().collect();
+            for key in newly {
+                self.forget_node(&key, out);
+            }
+        }
+        if let Some(gone) = self.belonging.gone.get(&self.me)
             && self.belonging.end.is_none()
         {
             self.begin_end(gone.clone(), None, out);
         }
-        let is_new = |key: &&NodeKey| **key != self.me && !self.belonging.gone.contains_key(*key);
-        let newly: Vec<NodeKey> = verdict.gone.keys().filter(is_new).copied().collect();
-        for key in newly {
-            self.forget_node(&key, out);
-        }
-        self.belonging.gone = verdict.gone;
-        if self.cluster.set_members(self.now, verdict.members) {
+        if changed {
             self.membership.set_members(self.now.mono, self.cluster.members().keys().copied().collect());
             self.dirty.cluster = true;
             self.dirty.view = true;
@@ -132,8 +136,8 @@ impl Engine {
             self.roster.remove_node(key);
             self.known.forget(key);
         }
-        self.belonging.gone = verdict.gone;
-        self.cluster.set_members(self.now, verdict.members);
+        self.belonging.gone.clone_from(&verdict.gone);
+        self.cluster.set_members(self.now, &verdict.members);
         self.membership.set_members(self.now.mono, self.cluster.members().keys().copied().collect());
     }
 
@@ -191,8 +195,9 @@ impl Engine {
                 "choose another name with `--name`; if that node is gone for good, `narun node remove` frees its name",
             ));
         }
-        if self.cluster.members().len() >= MEMBERS_MAX {
-            return Err(Refusal::new(RefusalCode::Limit, format!("the cluster has {MEMBERS_MAX} members already")));
+        let members_max = self.config.members_max;
+        if self.cluster.members().len() >= members_max {
+            return Err(Refusal::new(RefusalCode::Limit, format!("the cluster has {members_max} members already")));
         }
         if self.belonging.trust.admissions_made() >= ADMISSIONS_MAX {
             let text = format!("the cluster has let in {ADMISSIONS_MAX} nodes, and remembers each of them");
@@ -215,8 +220,8 @@ impl Engine {
     }
 
     fn welcome(&self, admit: &Admit) -> Response {
-        let mut members = self.peers_now();
-        members.retain(|peer| peer.key != admit.key);
+        let members = self.peers_now().filter(|(key, _)| *key != admit.key);
+        let members = members.map(|(key, addresses)| Peer { key, addresses: addresses.to_vec() }).collect();
         let (admissions, removals) = self.belonging.trust.signed();
         Response::Admitted(Box::new(Welcome {
             founding: self.config.founding.clone(),
@@ -306,6 +311,8 @@ impl Engine {
         for (to, message) in outbox {
             out.send_when_durable(to, &message);
         }
+        // Its leases go to others now, not when its session is missed.
+        self.close_session(out);
         let deadline = self.now.mono + LEAVE_WITHIN;
         self.acks.wait(self.now.mono, id, news, 2, deadline, Response::Left);
         let gone = self.belonging.trust.verdict().gone.get(&self.me).cloned();

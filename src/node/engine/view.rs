@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::blobs::image::Image;
 use crate::capacity::Capacity;
+use crate::confinement::Enforced;
 use crate::crdt::admission::Role;
 use crate::ids::{ClusterId, NodeKey, NodeName, RunId, ServiceName};
 use crate::spec::ServiceSpec;
@@ -17,7 +18,7 @@ pub struct View {
     /// This node itself.
     pub me: Arc<Me>,
     /// All members, by name.
-    pub nodes: Arc<Vec<NodeView>>,
+    pub nodes: Arc<Vec<Arc<NodeView>>>,
     /// All services, by name; deleted ones are not here.
     pub services: Arc<Vec<ServiceView>>,
     /// All instances that nodes report or that are wanted and not reported, by service, index, node.
@@ -196,7 +197,7 @@ pub struct RevisionView {
     pub author: String,
     /// When that node took it, by its clock.
     pub at: Wall,
-    /// `deploy`, `scale`, `stop`, `start`, `restart`.
+    /// `deploy`, `scale`, `stop`, `start`, `restart`, `pause`, `resume`.
     pub cause: String,
     /// What became of it.
     pub status: RevisionStatus,
@@ -223,6 +224,8 @@ pub enum InstanceState {
     Unreachable,
     /// It is bound to a node that must not run it for now: it is drained, or does not meet the constraints any more.
     Stopped,
+    /// It ended by itself, and its service's restart policy wants no other start.
+    Finished,
 }
 
 impl InstanceState {
@@ -238,6 +241,7 @@ impl InstanceState {
             Self::CrashLoop => "crash-loop",
             Self::Unreachable => "unreachable",
             Self::Stopped => "stopped",
+            Self::Finished => "finished",
         }
     }
 }
@@ -257,7 +261,7 @@ pub struct InstanceView {
     pub node_status: NodeStatus,
     /// Its state, as its node reported last.
     pub state: InstanceState,
-    /// True: it has been up long enough for the rollout to go on and for `--wait`.
+    /// True: it has been up long enough for the rollout to go on and for `--wait`, or has finished as it should.
     pub ready: bool,
     /// The revision that it was started by.
     pub revision: u32,
@@ -277,6 +281,10 @@ pub struct InstanceView {
     pub exit: Option<crate::exec::plan::Ended>,
     /// Why it does not run, where something failed.
     pub error: Option<String>,
+    /// When it is tried again, while it waits for that.
+    pub retry_at: Option<Wall>,
+    /// What of its confinement it has, while it runs.
+    pub enforced: Enforced,
 }
 
 /// An image of a kept revision.

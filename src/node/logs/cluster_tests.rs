@@ -111,7 +111,7 @@ impl Cluster {
     }
 
     fn show(&self, statuses: &[NodeStatus]) {
-        let nodes = statuses.iter().enumerate().map(|(index, status)| member(index, *status)).collect();
+        let nodes = statuses.iter().enumerate().map(|(index, status)| Arc::new(member(index, *status))).collect();
         self.view.send_replace(Arc::new(View { nodes: Arc::new(nodes), ..View::default() }));
     }
 

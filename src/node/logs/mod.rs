@@ -73,7 +73,8 @@ pub struct LogQuery {
     /// Of this instance.
     #[n(2)]
     pub instance: Option<InstanceId>,
-    /// Of the runs whose identifier begins with these hexadecimal digits.
+    /// Of the runs whose identifier begins with these hexadecimal digits. The last digits of a whole identifier are not looked at, see
+    /// [`RUN_DIGITS`].
     #[n(3)]
     pub run: Option<String>,
     /// Written to this stream.
@@ -108,7 +109,7 @@ impl LogQuery {
         self.stream.is_none_or(|stream| stream == line.stream)
             && self.since_ns.is_none_or(|since| line.at_ns >= since)
             && self.until_ns.is_none_or(|until| line.at_ns < until)
-            && self.run.as_ref().is_none_or(|digits| line.run.to_string().starts_with(digits.as_str()))
+            && self.run.as_ref().is_none_or(|digits| is_of_run(line.run, digits))
             && self.grep.as_ref().is_none_or(|text| holds(&line.bytes, text.as_bytes()))
     }
 
@@ -120,6 +121,15 @@ impl LogQuery {
             || self.since_ns.is_some()
             || self.until_ns.is_some()
     }
+}
+
+/// So many digits of an identifier tell a run. All attempts of a cron run have them in common and differ in those after them, which
+/// hold the attempt's fence (`ledger::duty`): whoever names the run means all of them.
+const RUN_DIGITS: usize = 24;
+
+fn is_of_run(run: RunId, digits: &str) -> bool {
+    let digits = digits.get(..RUN_DIGITS).unwrap_or(digits);
+    run.to_string().starts_with(digits)
 }
 
 fn holds(line: &[u8], text: &[u8]) -> bool {
@@ -251,6 +261,21 @@ mod tests {
         for wrong in ["web", "web-", "-1", "web-x", "web-+1", "We b-1", ""] {
             assert_eq!(parse_instance(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_run_is_named_with_all_its_attempts() {
+        let mut attempt = [0xab; 16];
+        attempt[12..].copy_from_slice(&[1, 2, 3, 4]);
+        let run = RunId([0xab; 16]).to_string();
+        for (digits, is_its) in
+            [(&run[..], true), (&run[..24], true), (&run[..3], true), (&run[2..], true), ("abac", false)]
+        {
+            assert_eq!(is_of_run(RunId(attempt), digits), is_its, "{digits}");
+        }
+        let mut other = RunId([0xab; 16]);
+        other.0[11] = 0;
+        assert!(!is_of_run(other, &run));
     }
 
     #[test]

@@ -89,7 +89,7 @@ async fn serve(
 }
 
 /// Reads one frame.
-pub(super) async fn read_frame<T: for<'b> minicbor::Decode<'b, ()>>(
+pub(in crate::node) async fn read_frame<T: for<'b> minicbor::Decode<'b, ()>>(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<T, StreamError> {
     let mut header = [0; 4];

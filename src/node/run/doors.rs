@@ -15,6 +15,7 @@ use crate::blobs::store::BlobStore;
 use crate::gossip::join::{self, Answer, Asked};
 use crate::gossip::transport::{Protocol, Transport, TransportSender};
 use crate::ids::{BlobHash, ClusterId, NodeKey, NodeName};
+use crate::ledger::raft::streams::Streams;
 use crate::node::engine::effect::{Peer, Refusal, RefusalCode, Response};
 use crate::node::engine::input::{BlobEvent, Input, NetworkEvent, Request};
 use crate::node::handle::NodeHandle;
@@ -22,6 +23,8 @@ use crate::node::logs::disk::DiskLogs;
 use crate::node::logs::serve::LogServer;
 use crate::node::logs::{Duplex, LogPeers};
 use crate::node::shells::Network;
+use crate::node::usage::UsagePeers;
+use crate::node::usage::serve::UsageServer;
 
 /// Largest binary, in bytes; the API counts uploads against the same limit.
 const BLOB_LEN_MAX: u64 = 8 << 30;
@@ -65,12 +68,26 @@ impl LogPeers for LogStreams {
     }
 }
 
+/// The way to what other members' instances use.
+pub(super) struct UsageStreams(pub(super) Transport);
+
+impl UsagePeers for UsageStreams {
+    fn open(&self, peer: NodeKey) -> BoxFuture<'_, Result<Box<dyn Duplex>, String>> {
+        Box::pin(async move {
+            let stream = self.0.open(peer, Protocol::Usage).await.map_err(|error| error.to_string())?;
+            Ok(Box::new(stream) as Box<dyn Duplex>)
+        })
+    }
+}
+
 /// The network as the engine has it: messages over the transport, and questions at other nodes' doors.
 pub(super) struct Links {
     pub(super) sender: TransportSender,
     pub(super) transport: Transport,
     pub(super) cluster: ClusterId,
     pub(super) inputs: mpsc::Sender<Input>,
+    /// The ledger's ways to members.
+    pub(super) streams: Arc<Streams>,
 }
 
 impl Network for Links {
@@ -78,8 +95,10 @@ impl Network for Links {
         self.sender.send(to, bytes);
     }
 
-    fn members(&mut self, members: Vec<Peer>) {
-        self.sender.members(members);
+    fn members(&mut self, members: Vec<Arc<Peer>>) {
+        // In the order of their keys.
+        self.streams.keep(|node| members.binary_search_by(|member| member.key.cmp(node)).is_ok());
+        self.sender.members(members.iter().map(|member| Peer::clone(member)).collect());
     }
 
     fn ask_standing(&mut self, member: NodeKey) {
@@ -106,6 +125,22 @@ pub(super) async fn serve_logs(transport: Transport, logs: Arc<DiskLogs>, node: 
         readers.spawn(async move {
             if let Err(error) = server.serve(stream).await {
                 tracing::debug!(peer = %peer.short(), %error, "reader of logs went away");
+            }
+        });
+    }
+}
+
+/// Tells other members what this node's instances use, until the transport stops.
+pub(super) async fn serve_usage(transport: Transport, node: NodeHandle) {
+    let server = Arc::new(UsageServer::new(node));
+    let mut incoming = transport.accept(Protocol::Usage);
+    let mut askers = JoinSet::new();
+    while let Some((peer, stream)) = incoming.next().await {
+        while askers.try_join_next().is_some() {}
+        let server = server.clone();
+        askers.spawn(async move {
+            if let Err(error) = server.serve(stream).await {
+                tracing::debug!(peer = %peer.short(), %error, "asker for usage went away");
             }
         });
     }

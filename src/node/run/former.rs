@@ -28,7 +28,7 @@ pub(super) fn put_aside(layout: &Layout, now: Wall) -> io::Result<()> {
     fs::create_dir(&folder)?;
     // The key first: a database that says that its node is gone, without a key, is put aside again after a crash; a key without
     // its database would be refused.
-    for file in [layout.identity(), layout.database(), layout.gone()] {
+    for file in [layout.identity(), layout.database(), layout.ledger(), layout.gone()] {
         if file.exists() {
             let name = file.file_name().expect("files of the layout have names");
             fs::rename(&file, folder.join(name))?;
@@ -49,6 +49,7 @@ mod tests {
         let layout = Layout::new(dir.path());
         fs::write(layout.identity(), b"key").unwrap();
         fs::write(layout.database(), b"rows").unwrap();
+        fs::write(layout.ledger(), b"log").unwrap();
         let (name, by) = (NodeName::new("b").unwrap(), NodeName::new("a").unwrap());
         explain(&layout, &Gone { name, cause: GoneCause::Removed { by, at: Wall(0) } });
         let text = fs::read_to_string(layout.gone()).unwrap();
@@ -56,8 +57,14 @@ mod tests {
         assert!(text.contains("narun join"), "{text}");
 
         put_aside(&layout, Wall(7_000)).unwrap();
-        assert!(!layout.identity().exists() && !layout.database().exists() && !layout.gone().exists());
+        assert!(
+            !layout.identity().exists()
+                && !layout.database().exists()
+                && !layout.ledger().exists()
+                && !layout.gone().exists()
+        );
         assert_eq!(fs::read(layout.former(7).join("identity.key")).unwrap(), b"key");
         assert_eq!(fs::read(layout.former(7).join("catalog.redb")).unwrap(), b"rows");
+        assert_eq!(fs::read(layout.former(7).join("ledger.redb")).unwrap(), b"log");
     }
 }

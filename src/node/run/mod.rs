@@ -4,12 +4,14 @@
 //! knocked at, for a joiner), the node's new life counted durably, the keeper reached, the engine restored; then the loop runs and
 //! the doors open. Whatever fails before the loop runs leaves everything as it was.
 //!
-//! Tasks: the engine's loop (owner of the engine), the API, the door for joiners, the provider of blobs, the provider of logs. All
+//! Tasks: the engine's loop (owner of the engine), the API, the door for joiners, the provider of blobs, the providers of logs and of usage. All
 //! of them end when the node ends; the loop's end ends the node.
 
 mod address;
+mod agreement;
 mod doors;
 mod former;
+mod modes;
 mod options;
 mod signals;
 
@@ -17,15 +19,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::prctl;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::agreement::{Questions, watch};
 use super::clock::SystemClock;
 use super::config::{JoinOptions, Origin, Ready, StartOptions};
 use super::engine::effect::{Change, Refusal, Response};
 use super::engine::input::{Input, Request};
 use super::engine::view::View;
-use super::engine::{Engine, EngineConfig, RestoreError, Stored, first_rows, next_boot};
+use super::engine::{Engine, EngineConfig, MEMBERS_MAX, RestoreError, Stored, first_rows, next_boot};
 use super::handle::{COMMANDS_MAX, NodeHandle};
 use super::host;
 use super::identity::{Identity, IdentityError};
@@ -36,7 +40,9 @@ use super::logs::gather::Gather;
 use super::runtime::{self, Doors, INPUTS_MAX, World};
 use super::shells::{Clock, DiskError};
 use super::store::{Store, StoreError};
+use super::usage::gather::UsageGather;
 use crate::api::doors::StopSender;
+use crate::api::peer::Doorkeeper;
 use crate::api::socket::{self, SocketError};
 use crate::api::{self, ApiState};
 use crate::blobs::image::Platform;
@@ -46,13 +52,16 @@ use crate::blobs::store::{BlobError, BlobStore};
 use crate::crdt::admission::{Founding, Role, Welcome};
 use crate::crdt::ticket::Ticket;
 use crate::crdt::trust::{Gone, GoneCause};
+use crate::exec::keeper::SHUTDOWN_GRACE_MAX;
 use crate::exec::keeper::client::{ClientError, KeeperClient};
-use crate::exec::supervisor::STOP_GRACE;
 use crate::gossip::join::{self, JoinError};
 use crate::gossip::transport::{Displaced, Transport, TransportConfig, TransportError};
 use crate::ids::NodeName;
+use crate::ledger::raft::Stopped;
+use crate::ledger::raft::streams::{self, Streams};
 use crate::time::Wall;
 
+use agreement::Agreement;
 use options::Options;
 use signals::Ending;
 
@@ -76,6 +85,9 @@ pub enum RunError {
         /// What the system says.
         cause: std::io::Error,
     },
+    /// Its memory stays open to others.
+    #[error("cannot close the node's memory to others: {0}")]
+    Dumpable(nix::Error),
     /// Another node has it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -91,6 +103,16 @@ pub enum RunError {
          and begin anew or join with a new ticket"
     )]
     DatabaseGone(std::path::PathBuf),
+    /// What the node had of the ledger is not there any more.
+    #[error(
+        "the ledger's database {0} is gone, though this node has had one: without it, it could vote against what it has promised\n\
+         bring the file back from a copy; or `narun node remove` this node elsewhere, move the data directory away and join with a \
+         new ticket; `narun ledger recover --anew` begins an empty ledger where no other voter is left"
+    )]
+    LedgerGone(std::path::PathBuf),
+    /// The ledger failed: the node does not know any more what it has promised.
+    #[error(transparent)]
+    Ledger(#[from] Stopped),
     /// The port cannot be used.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -233,8 +255,12 @@ enum Beginning {
 
 impl Ground {
     async fn prepare(options: &StartOptions) -> Result<Self, RunError> {
+        // Closes memory, environment and descriptors to its own user, as which instances may run, and forbids core dumps.
+        prctl::set_dumpable(false).map_err(RunError::Dumpable)?;
+        modes::make_private();
         let layout = Layout::new(prepare_data_dir(&options.data_dir)?);
         let lock = DataDirLock::take(&layout.lock())?;
+        modes::set(&layout).map_err(|cause| RunError::DataDir { dir: layout.root().to_owned(), cause })?;
         // To go on without it would be to begin another cluster under the same key.
         let has_database = std::fs::metadata(layout.database()).is_ok_and(|file| file.len() > 0);
         if layout.identity().exists() && !has_database {
@@ -289,6 +315,8 @@ impl Ground {
         store.write(&rows)?;
 
         let cluster = founding.cluster();
+        let me = identity.key();
+        let (ledger_store, founds) = (agreement::open(&layout, &store, &stored)?, founding.founder == me);
         let config = EngineConfig {
             signatures: Arc::new(identity),
             founding,
@@ -300,17 +328,21 @@ impl Ground {
             capacity: host::capacity(),
             data_dir: layout.root().to_owned(),
             user: address::own_user(),
+            members_max: MEMBERS_MAX,
         };
         let seed = u64::from_le_bytes(random()?);
         let engine = Engine::restore(&stored, config, seed, SystemClock.now())
             .map_err(|error: RestoreError| store.damaged(error))?;
         drop(stored);
 
+        let streams = Arc::new(Streams::new(transport.clone()));
+        let mut agreement = Agreement::start(me, ledger_store, streams.clone(), founds).await?;
+        let ledger = agreement.ledger();
         let blobs = BlobStore::open(&layout).await?;
         let exe = std::env::current_exe().map_err(RunError::OwnProgram)?;
         let (keeper, keeper_task) = KeeperClient::connect_or_start(&layout, exe, inputs.0.clone()).await?;
         let api_path = options.api_socket.unwrap_or_else(|| layout.api_socket());
-        let listener = socket::bind(&api_path)?;
+        let listener = Doorkeeper::new(socket::bind(&api_path)?, keeper.keeper());
 
         let (commands, commands_taken) = mpsc::channel(COMMANDS_MAX);
         let (show, view) = watch::channel(Arc::new(View::default()));
@@ -323,10 +355,12 @@ impl Ground {
                 transport: transport.clone(),
                 cluster,
                 inputs: inputs.0.clone(),
+                streams,
             },
             disk: writer,
             processes: keeper.clone(),
             blobs: shell.clone(),
+            ledger: Questions::new(ledger.clone(), inputs.0.clone()),
             clock: SystemClock,
         };
         let doors = Doors { inputs: inputs.1, commands: commands_taken, view: show };
@@ -343,6 +377,8 @@ impl Ground {
             node: node.clone(),
             blobs: Arc::new(doors::Uploads { store: blobs.clone(), inputs: inputs.0.clone() }),
             logs: Arc::new(gather),
+            usage: Arc::new(UsageGather::new(node.clone(), Arc::new(doors::UsageStreams(transport.clone())))),
+            ledger: Arc::new(ledger.clone()),
             network: Arc::new(transport.clone()),
             stop,
         };
@@ -355,6 +391,9 @@ impl Ground {
             async move { provide::serve(&transport, blobs).await }
         });
         tasks.spawn(doors::serve_logs(transport.clone(), logs, name.clone()));
+        tasks.spawn(doors::serve_usage(transport.clone(), node.clone()));
+        tasks.spawn(streams::serve(transport.clone(), ledger.clone()));
+        tasks.spawn(watch(me, ledger.clone(), inputs.0.clone()));
 
         let origin = match beginning {
             Beginning::Founded => Origin::Founded(first_ticket(&node).await?),
@@ -375,6 +414,7 @@ impl Ground {
             ending = signals::wait(stop_asked) => (ending, None),
             // What it runs is run by the other one too.
             displaced = transport.displaced() => (Ending::Everything, Some(displaced)),
+            stopped = agreement.ended() => return Err(stopped.into()),
         };
         tracing::info!(node = %ready.name, ending = ending.word(), "stopping");
         if let Some(gone) = &gone {
@@ -382,7 +422,7 @@ impl Ground {
             former::explain(&layout, gone);
         }
         if ending == Ending::Everything {
-            keeper.shutdown(STOP_GRACE).await;
+            keeper.shutdown(SHUTDOWN_GRACE_MAX).await;
         }
         // Ends the loop: it lives as long as somebody may ask it for something.
         drop(api_ends);
@@ -396,6 +436,8 @@ impl Ground {
             ended
         };
         let ended = tokio::time::timeout(WIND_DOWN, wound_down).await;
+        drop(ledger);
+        agreement.stop().await;
         transport.stop().await;
         blobs.shutdown().await;
         if let Ok(Ok(result)) = ended {

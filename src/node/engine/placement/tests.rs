@@ -31,7 +31,7 @@ fn reports(seats: &[Seat]) -> BTreeMap<u32, Vec<Incumbent>> {
     let mut incumbents: BTreeMap<u32, Vec<Incumbent>> = BTreeMap::new();
     for seat in seats {
         if let Some(node) = seat.node {
-            incumbents.entry(seat.index).or_default().push(Incumbent { node, running: true });
+            incumbents.entry(seat.index).or_default().push(Incumbent { node, running: true, finished: false });
         }
     }
     incumbents
@@ -69,7 +69,10 @@ fn a_node_of_the_wrong_platform_gets_nothing() {
 fn of_two_that_run_one_index_every_node_keeps_the_same() {
     let incumbents = BTreeMap::from([(
         0,
-        vec![Incumbent { node: NodeKey([1; 32]), running: true }, Incumbent { node: NodeKey([2; 32]), running: true }],
+        vec![
+            Incumbent { node: NodeKey([1; 32]), running: true, finished: false },
+            Incumbent { node: NodeKey([2; 32]), running: true, finished: false },
+        ],
     )]);
     let one = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(1), candidate(2)], &incumbents);
     let other = seats(&web(), &Placement::Cluster { replicas: 1 }, &[candidate(2), candidate(1)], &incumbents);
@@ -79,7 +82,7 @@ fn of_two_that_run_one_index_every_node_keeps_the_same() {
 #[test]
 fn a_node_that_has_just_started_places_nothing_new_before_it_has_heard_of_all() {
     let unheard = Candidate { standing: Standing::Unheard, ..candidate(2) };
-    let incumbents = BTreeMap::from([(1, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
+    let incumbents = BTreeMap::from([(1, vec![Incumbent { node: NodeKey([2; 32]), running: true, finished: false }])]);
     let placement = Placement::Cluster { replicas: 2 };
     let placed = seats(&web(), &placement, &[candidate(1), unheard], &incumbents);
     assert_eq!(placed.iter().map(|seat| seat.node).collect::<Vec<_>>(), [None, Some(NodeKey([2; 32]))]);
@@ -88,7 +91,7 @@ fn a_node_that_has_just_started_places_nothing_new_before_it_has_heard_of_all() 
 #[test]
 fn who_runs_an_index_keeps_it_while_its_platform_is_not_known() {
     let stranger = Candidate { fit: Fit::Unknown, ..candidate(2) };
-    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([2; 32]), running: true }])]);
+    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([2; 32]), running: true, finished: false }])]);
     let placement = Placement::Cluster { replicas: 2 };
     let placed = seats(&web(), &placement, &[candidate(1), stranger], &incumbents);
     assert_eq!(
@@ -204,7 +207,7 @@ fn where_no_other_node_can_take_them_instances_stay_on_a_drained_one() {
     let drained = Candidate { drain: Drain::Moving, ..candidate(1) };
     let other = |standing, fit| Candidate { standing, fit, ..candidate(2) };
     let placement = Placement::Cluster { replicas: 2 };
-    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: drained.key, running: true }])]);
+    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: drained.key, running: true, finished: false }])]);
     let placed = |others: &[Candidate]| {
         let candidates = [std::slice::from_ref(&drained), others].concat();
         seats(&web(), &placement, &candidates, &incumbents).iter().map(|seat| seat.node).collect::<Vec<_>>()
@@ -220,7 +223,7 @@ fn where_no_other_node_can_take_them_instances_stay_on_a_drained_one() {
 
 #[test]
 fn what_is_bound_to_a_drained_node_goes_last_and_nothing_new_comes() {
-    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([1; 32]), running: true }])]);
+    let incumbents = BTreeMap::from([(0, vec![Incumbent { node: NodeKey([1; 32]), running: true, finished: false }])]);
     let named = Placement::Named(vec![NamedPlace { node: Place::Node(name("n1")), replicas: 2 }]);
     let placed = |placement: &Placement, drain, fit: Fit| {
         let drained = Candidate { drain, fit, ..candidate(1) };

@@ -43,7 +43,9 @@ impl Engine {
     /// How far a node is drained, and what is left there.
     pub(super) fn drain_view(&self, key: &NodeKey, instances: &[InstanceView]) -> Option<DrainView> {
         let drained = self.settings.drained(key)?;
-        let reported = |one: &&InstanceView| !matches!(one.state, InstanceState::Pending | InstanceState::Stopped);
+        // Of what has finished nothing is there any more.
+        let nothing = [InstanceState::Pending, InstanceState::Stopped, InstanceState::Finished];
+        let reported = |one: &&InstanceView| !nothing.contains(&one.state);
         let here = instances.iter().filter(|one| one.node_key == *key).filter(reported);
         let left = here.filter_map(|one| {
             let why = self.why_left(one, instances)?;
