@@ -2,6 +2,8 @@
 //!
 //! A connection is made for each request: a local socket costs microseconds, and no state is left that could go stale.
 
+mod cron;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,8 +26,8 @@ use crate::ids::BlobHash;
 use super::socket;
 use super::wire::{
     Blob, Deleted, Deploy, ErrorBody, ErrorWords, HasLeft, Image, Label, Labelled, LogEvent, Logs, MadeTicket,
-    NewTicket, Node, NodeSet, RemovedNode, Revised, Revision, Scale, Service, Status, Ticket, Version, WaitFor,
-    WaitForDrain, Waited,
+    NewTicket, Node, NodeSet, RemovedNode, Revised, Revision, Scale, Service, ServiceUsage, Status, Ticket, Version,
+    WaitFor, WaitForDrain, Waited,
 };
 
 /// Longest answer that is taken whole. A list of ten thousand instances has some ten megabytes.
@@ -159,6 +161,11 @@ impl Client {
     /// One service.
     pub async fn service(&self, name: &str) -> Result<Service, ClientError> {
         self.get(&service_path(name, "")).await
+    }
+
+    /// What the instances of a service use right now.
+    pub async fn usage(&self, name: &str) -> Result<ServiceUsage, ClientError> {
+        self.get(&service_path(name, "/usage")).await
     }
 
     /// All kept revisions of a service, newest first.

@@ -8,10 +8,14 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 use crate::gossip::transport::Transport;
-use crate::ids::{BlobHash, NodeKey};
+use crate::ids::{BlobHash, NodeKey, ServiceName};
+use crate::ledger::question::{Answer, Question, Standing};
+use crate::ledger::raft::Ledger;
 use crate::node::engine::effect::Refusal;
 use crate::node::logs::gather::Gather;
 use crate::node::logs::{LogItem, LogQuery};
+use crate::node::usage::ServiceUsage;
+use crate::node::usage::gather::UsageGather;
 
 /// The blob store as uploads meet it.
 pub trait BlobDoor: Send + Sync {
@@ -32,6 +36,36 @@ pub trait LogDoor: Send + Sync {
 impl LogDoor for Gather {
     fn query(&self, query: LogQuery) -> Result<BoxStream<'static, LogItem>, Refusal> {
         Gather::query(self, query)
+    }
+}
+
+/// What the instances of all nodes use.
+pub trait UsageDoor: Send + Sync {
+    /// That of one service's instances, from all nodes that run some.
+    fn query<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, ServiceUsage>;
+}
+
+impl UsageDoor for UsageGather {
+    fn query<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, ServiceUsage> {
+        Box::pin(UsageGather::query(self, service))
+    }
+}
+
+/// The ledger as those meet it who ask for people.
+pub trait LedgerDoor: Send + Sync {
+    /// Asks whoever can answer, for some seconds. [`Answer::NotLeader`]: nobody could, and nothing was done.
+    fn ask(&self, question: Question) -> BoxFuture<'_, Answer>;
+    /// Who votes and who leads, as this node sees it; without voters where it is none itself.
+    fn standing(&self) -> Standing;
+}
+
+impl LedgerDoor for Ledger {
+    fn ask(&self, question: Question) -> BoxFuture<'_, Answer> {
+        Box::pin(Ledger::ask(self, question))
+    }
+
+    fn standing(&self) -> Standing {
+        Ledger::standing(self).borrow().clone()
     }
 }
 

@@ -15,13 +15,18 @@ pub mod wait;
 pub mod wire;
 
 mod blobs;
+mod cron;
 mod images;
+mod ledger;
 mod logs;
 mod nodes;
 mod services;
 mod status;
 mod tickets;
+mod usage;
 
+#[cfg(test)]
+pub(crate) mod cron_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -36,15 +41,14 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use crate::node::engine::effect::{Refusal, RefusalCode};
 use crate::node::handle::NodeHandle;
 
-use doors::{BlobDoor, LogDoor, NetworkDoor, StopSender};
+use doors::{BlobDoor, LedgerDoor, LogDoor, NetworkDoor, StopSender, UsageDoor};
 use error::ApiError;
-use peer::Caller;
+use peer::{Caller, Doorkeeper};
 
 /// What every resource can reach.
 #[derive(Clone)]
@@ -55,6 +59,10 @@ pub struct ApiState {
     pub blobs: Arc<dyn BlobDoor>,
     /// All nodes' logs.
     pub logs: Arc<dyn LogDoor>,
+    /// What all nodes' instances use.
+    pub usage: Arc<dyn UsageDoor>,
+    /// The ledger.
+    pub ledger: Arc<dyn LedgerDoor>,
     /// The network.
     pub network: Arc<dyn NetworkDoor>,
     /// Ends the node.
@@ -67,7 +75,7 @@ const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// Serves the API until `shutdown` is ready, and then for a moment the answers under way. When this returns, nobody can connect
 /// any more: `narun stop` takes that for the end of the node.
 pub async fn serve(
-    listener: UnixListener,
+    listener: Doorkeeper,
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -107,10 +115,16 @@ fn router(state: ApiState) -> Router {
         .route("/v1/services/{name}", get(services::info).delete(services::delete))
         .route("/v1/services/{name}/history", get(services::history))
         .route("/v1/services/{name}/wait", get(services::wait))
+        .route("/v1/services/{name}/usage", get(usage::query))
         .route("/v1/services/{name}/scale", post(services::scale))
         .route("/v1/services/{name}/stop", post(services::stop))
         .route("/v1/services/{name}/start", post(services::start))
         .route("/v1/services/{name}/restart", post(services::restart))
+        .route("/v1/cron/{name}/history", get(cron::history))
+        .route("/v1/cron/{name}/run", post(cron::run))
+        .route("/v1/cron/{name}/pause", post(cron::pause))
+        .route("/v1/cron/{name}/resume", post(cron::resume))
+        .route("/v1/ledger", get(ledger::standing))
         .route("/v1/images", get(images::list))
         .route("/v1/blobs", post(blobs::upload))
         .route("/v1/blobs/{hash}", get(blobs::info))

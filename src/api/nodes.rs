@@ -18,7 +18,7 @@ use super::wire::{self, HasLeft, Label, Labelled, Left, Node, NodeSet, RemovedNo
 
 /// `GET /v1/nodes`
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Node>> {
-    Json(state.node.view().nodes.iter().map(node_of).collect())
+    Json(state.node.view().nodes.iter().map(|node| node_of(node)).collect())
 }
 
 /// `GET /v1/nodes/{name}`
@@ -88,8 +88,9 @@ fn member(state: &ApiState, name: &str) -> Result<NodeName, Refusal> {
     find(&state.node.view(), name.as_str()).map(|node| node.name.clone())
 }
 
-fn find<'a>(view: &'a View, name: &str) -> Result<&'a NodeView, Refusal> {
-    view.nodes.iter().find(|node| node.name.as_str() == name).ok_or_else(|| {
+pub(super) fn find<'a>(view: &'a View, name: &str) -> Result<&'a NodeView, Refusal> {
+    let found = view.nodes.iter().find(|node| node.name.as_str() == name);
+    found.map(|node| &**node).ok_or_else(|| {
         let refusal = Refusal::new(RefusalCode::NotFound, format!("no node `{name}`"));
         match nearest(name, view.nodes.iter().map(|node| node.name.as_str())) {
             Some(near) => refusal.hint(format!("did you mean `{near}`?")),

@@ -132,7 +132,11 @@ pub(super) async fn wait(
     Ok(Json(Waited { outcome: verdict.word().to_owned(), desired, ready, reasons }))
 }
 
-async fn revise(state: &ApiState, service: ServiceName, request: Request) -> Result<Json<Revised>, ApiError> {
+pub(super) async fn revise(
+    state: &ApiState,
+    service: ServiceName,
+    request: Request,
+) -> Result<Json<Revised>, ApiError> {
     match state.node.request(request).await? {
         Response::Revised { revision, changed } => {
             Ok(Json(Revised { service: service.to_string(), revision, changed }))
@@ -147,11 +151,11 @@ pub(super) fn unexpected(response: &Response) -> Refusal {
     Refusal::new(RefusalCode::Unavailable, "the node answered something else than was asked; see its log")
 }
 
-fn service_name(text: &str) -> Result<ServiceName, Refusal> {
+pub(super) fn service_name(text: &str) -> Result<ServiceName, Refusal> {
     ServiceName::new(text).map_err(invalid)
 }
 
-fn find<'a>(view: &'a View, name: &str) -> Result<&'a ServiceView, Refusal> {
+pub(super) fn find<'a>(view: &'a View, name: &str) -> Result<&'a ServiceView, Refusal> {
     let found = view.services.iter().find(|service| service.name.as_str() == name);
     found.ok_or_else(|| {
         let refusal = Refusal::new(RefusalCode::NotFound, format!("no service `{name}`"));
@@ -271,6 +275,7 @@ fn revision_of(revision: &RevisionView) -> Revision {
         at: revision.at.to_string(),
         images: revision.images.iter().map(image_ref).collect(),
         spec: revision.spec.to_yaml(),
+        suspended: super::cron::is_suspended(revision),
     }
 }
 
@@ -311,7 +316,13 @@ fn instance_of(instance: &InstanceView) -> Instance {
             code: ended.code,
             signal: ended.signal,
             at: ended.at.to_string(),
+            oom_kills: ended.oom_kills,
         }),
         error: instance.error.clone(),
+        retry_at: instance.retry_at.map(|at| at.to_string()),
+        enforced: wire::Enforced {
+            landlock_abi: instance.enforced.landlock_abi,
+            missing: instance.enforced.missing.clone(),
+        },
     }
 }

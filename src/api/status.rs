@@ -8,14 +8,14 @@ use crate::gossip::transport::PROTOCOL_MAJOR;
 use crate::node::engine::view::{InstanceState, ServiceView, View};
 
 use super::ApiState;
+use super::cron::is_suspended;
 use super::doors::NetworkDoor;
+use super::ledger::ledger;
 use super::nodes::node_of;
 use super::services::mode_word;
 use super::wait::is_ready;
+use super::wire::cron::Ledger;
 use super::wire::{API_VERSION, Problem, ServiceCount, Status, Version};
-
-/// Whether due slots of cron specs are run. This version stores cron specs and says so wherever one is shown.
-pub(crate) const CRON_FIRES: bool = false;
 
 /// `GET /v1/version`
 pub(super) async fn version() -> Json<Version> {
@@ -24,7 +24,8 @@ pub(super) async fn version() -> Json<Version> {
 
 /// `GET /v1/status`
 pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
-    Json(status_of(&state.node.view(), &*state.network))
+    let ledger = ledger(&state).await;
+    Json(status_of(&state.node.view(), &*state.network, ledger))
 }
 
 /// `POST /v1/stop`: ends instances, keeper and node; the answer comes before that
@@ -33,7 +34,7 @@ pub(super) async fn stop(State(state): State<ApiState>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-fn status_of(view: &View, network: &dyn NetworkDoor) -> Status {
+fn status_of(view: &View, network: &dyn NetworkDoor, ledger: Ledger) -> Status {
     let problems = view.problems.iter().map(|problem| Problem {
         subject: problem.subject.clone(),
         message: problem.message.clone(),
@@ -54,11 +55,12 @@ fn status_of(view: &View, network: &dyn NetworkDoor) -> Status {
         cluster: view.me.cluster.to_string(),
         boot: view.me.boot,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        nodes: view.nodes.iter().map(node_of).collect(),
+        nodes: view.nodes.iter().map(|node| node_of(node)).collect(),
         services: view.services.iter().map(|service| count(view, service)).collect(),
         problems: newer.chain(problems).collect(),
         network: counted.map(|(name, count)| (name.to_owned(), count)).collect(),
-        cron_fires: CRON_FIRES,
+        cron_fires: ledger.fires,
+        ledger,
     }
 }
 
@@ -68,7 +70,7 @@ fn count(view: &View, service: &ServiceView) -> ServiceCount {
     ServiceCount {
         service: service.name.to_string(),
         mode: mode_word(&service.current.spec.mode).to_owned(),
-        stopped: service.current.stopped,
+        stopped: service.current.stopped || is_suspended(&service.current),
         desired: service.wanted.iter().map(|wanted| wanted.desired).sum(),
         running: number(wanted().filter(|instance| instance.state == InstanceState::Running).count()),
         ready: number(wanted().filter(|instance| is_ready(instance)).count()),

@@ -14,22 +14,27 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::client::{Client, ClientError};
-use super::doors::{BlobDoor, LogDoor, NetworkDoor, StopSender};
+use super::doors::{BlobDoor, LedgerDoor, LogDoor, NetworkDoor, StopSender, UsageDoor};
+use super::peer::Doorkeeper;
 use super::wire::{self, LogEvent};
 use super::{ApiState, serve, socket};
 use crate::blobs::image::{Image, Platform};
 use crate::capacity::tests::some_capacity;
+use crate::confinement::Enforced;
 use crate::crdt::ticket::Ticket;
 use crate::exec::plan::Ended;
+use crate::exec::usage::{Pressure, Usage};
 use crate::ids::{BlobHash, ClusterId, InstanceId, NodeKey, NodeName, RunId, ServiceName};
+use crate::ledger::question::{Answer as LedgerAnswer, Question, Standing};
 use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::Request;
 use crate::node::engine::view::{
-    ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionStatus, RevisionView,
+    DrainView, ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionStatus, RevisionView,
     ServiceView, TicketView, View, WantedView,
 };
 use crate::node::handle::{Command, NodeHandle};
 use crate::node::logs::{LocalLine, LogItem, LogQuery, LogRecord, Stream};
+use crate::node::usage::{InstanceUsage, ServiceUsage};
 use crate::spec::ServiceSpec;
 use crate::time::Wall;
 
@@ -43,6 +48,33 @@ impl NetworkDoor for Counted {
 
     fn newer(&self) -> Vec<NodeKey> {
         vec![NodeKey([b'2'; 32]), NodeKey([77; 32])]
+    }
+}
+
+/// A ledger of which nobody answers.
+struct Closed;
+
+impl LedgerDoor for Closed {
+    fn ask(&self, _: Question) -> BoxFuture<'_, LedgerAnswer> {
+        async { LedgerAnswer::NotLeader { leader: None } }.boxed()
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
+}
+
+/// One instance that uses something, and one node that does not answer.
+struct Used;
+
+impl UsageDoor for Used {
+    fn query<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, ServiceUsage> {
+        assert_eq!(*service, name("web"));
+        let pressure = Pressure { some: 1234, full: 50 };
+        let usage = Usage { memory: Some(1 << 20), cpu_us: Some(7), cpu_pressure: Some(pressure), ..Usage::default() };
+        let instance = InstanceUsage { index: 0, run: RunId([0xab; 16]), usage: Some(usage) };
+        let silent = vec![(node_name("n2"), "it is down".to_owned())];
+        Box::pin(async move { ServiceUsage { instances: vec![(node_name("n1"), instance)], silent } })
     }
 }
 
@@ -63,6 +95,10 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn start(view: View, answer: Answer) -> Self {
+        Self::start_with(view, answer, Arc::new(Closed)).await
+    }
+
+    pub(crate) async fn start_with(view: View, answer: Answer, ledger: Arc<dyn LedgerDoor>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("narun.sock");
         let (commands, mut inbox) = mpsc::channel::<Command>(8);
@@ -82,12 +118,14 @@ impl Api {
             node: NodeHandle::new(commands, shown),
             blobs: Arc::new(Store::default()),
             logs: Arc::new(Lines { queries: queries.clone() }),
+            usage: Arc::new(Used),
+            ledger,
             network: Arc::new(Counted),
             stop,
         };
         let (shutdown, over) = oneshot::channel::<()>();
         let listener = socket::bind(&path).unwrap();
-        let serving = tokio::spawn(serve(listener, state, over.map(drop)));
+        let serving = tokio::spawn(serve(Doorkeeper::new(listener, watch::channel(None).1), state, over.map(drop)));
         let client = Client::new(path, Duration::from_secs(20));
         Self { client, view, asked, queries, stopped, shutdown: Some(shutdown), serving, _dir: dir }
     }
@@ -102,7 +140,7 @@ impl Api {
     }
 
     /// Sends bytes as they are and takes all that comes back.
-    async fn raw(&self, request: &str) -> (u16, Value) {
+    pub(crate) async fn raw(&self, request: &str) -> (u16, Value) {
         let mut stream = socket::connect(self.client.socket()).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -184,15 +222,15 @@ impl LogDoor for Lines {
     }
 }
 
-fn name(text: &str) -> ServiceName {
+pub(crate) fn name(text: &str) -> ServiceName {
     ServiceName::new(text).unwrap()
 }
 
-fn node_name(text: &str) -> NodeName {
+pub(crate) fn node_name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
 }
 
-fn node(text: &str, status: NodeStatus) -> NodeView {
+pub(crate) fn node(text: &str, status: NodeStatus) -> NodeView {
     NodeView {
         key: NodeKey([text.as_bytes()[1]; 32]),
         name: node_name(text),
@@ -213,11 +251,17 @@ fn node(text: &str, status: NodeStatus) -> NodeView {
     }
 }
 
+/// A node that is drained.
+pub(crate) fn drained(text: &str) -> NodeView {
+    let drain = DrainView { since: Wall(9_000), asked_at: "n2".into(), left: Vec::new() };
+    NodeView { drain: Some(drain), ..node(text, NodeStatus::Alive) }
+}
+
 fn image() -> Image {
     Image { platform: Platform::new("linux", "amd64"), hash: BlobHash::of(b"web"), size: 3, file_name: "web".into() }
 }
 
-fn revision(number: u32, text: &str) -> RevisionView {
+pub(crate) fn revision(number: u32, text: &str) -> RevisionView {
     RevisionView {
         number,
         id: format!("{number}-aabbccdd"),
@@ -247,8 +291,10 @@ fn instance(index: u32, node: &str, state: InstanceState) -> InstanceView {
         pid: Some(77),
         started_at: Some(Wall(3_000)),
         restarts: 4,
-        exit: Some(Ended { code: Some(1), signal: None, at: Wall(2_500) }),
+        exit: Some(Ended { code: Some(1), signal: None, at: Wall(2_500), oom_kills: 0 }),
         error: None,
+        retry_at: None,
+        enforced: Enforced::default(),
     }
 }
 
@@ -263,7 +309,7 @@ pub(crate) fn view() -> View {
     View {
         overlooked: 0,
         me: Arc::new(Me { key: NodeKey([1; 32]), name: Some(node_name("n1")), cluster: ClusterId([2; 32]), boot: 3 }),
-        nodes: Arc::new(vec![node("n1", NodeStatus::Alive), node("n2", NodeStatus::Down)]),
+        nodes: Arc::new(vec![Arc::new(node("n1", NodeStatus::Alive)), Arc::new(node("n2", NodeStatus::Down))]),
         services: Arc::new(vec![ServiceView {
             name: name("web"),
             current: current.clone(),
@@ -317,11 +363,11 @@ pub(crate) fn revised(_: &Request) -> Result<Response, Refusal> {
 }
 
 #[track_caller]
-fn keys(value: &Value) -> Vec<String> {
+pub(crate) fn keys(value: &Value) -> Vec<String> {
     value.as_object().expect("an object").keys().cloned().collect()
 }
 
-fn refused(error: ClientError) -> wire::ErrorWords {
+pub(crate) fn refused(error: ClientError) -> wire::ErrorWords {
     match error {
         ClientError::Refused(words) => words,
         other => panic!("expected a refusal, found {other:?}"),
@@ -335,7 +381,19 @@ async fn the_keys_of_the_api_are_a_contract() {
     assert_eq!(keys(&get("/v1/version").await), ["version", "api"]);
     assert_eq!(
         keys(&get("/v1/status").await),
-        ["node", "key", "cluster", "boot", "version", "nodes", "services", "problems", "cron_fires", "network"]
+        [
+            "node",
+            "key",
+            "cluster",
+            "boot",
+            "version",
+            "nodes",
+            "services",
+            "problems",
+            "cron_fires",
+            "network",
+            "ledger"
+        ]
     );
     assert_eq!(
         keys(&get("/v1/status").await["services"][0]),
@@ -386,7 +444,8 @@ async fn the_keys_of_the_api_are_a_contract() {
             "author",
             "at",
             "images",
-            "spec"
+            "spec",
+            "suspended"
         ]
     );
     assert_eq!(
@@ -411,7 +470,9 @@ async fn the_keys_of_the_api_are_a_contract() {
             "started_at",
             "restarts",
             "exit",
-            "error"
+            "error",
+            "retry_at",
+            "enforced"
         ]
     );
     assert_eq!(
@@ -655,6 +716,18 @@ async fn waiting_fails_at_once_with_the_instances_own_error() {
     assert_eq!(waited.outcome, "failed");
     assert_eq!(waited.reasons, ["instance `web-1` on node `n1` is crash-loop: exit code 7"]);
 
+    let mut view = settled();
+    let finished = |ready| InstanceView { ready, ..instance(1, "n1", InstanceState::Finished) };
+    Arc::make_mut(&mut view.instances)[1] = finished(true);
+    api.view.send_replace(Arc::new(view.clone()));
+    let waited = api.client.wait("web", &wire::WaitFor { revision: 2, timeout_ms: 20_000 }).await.unwrap();
+    assert_eq!((waited.outcome.as_str(), waited.ready), ("done", 2), "what has ended well is as good as what is up");
+    Arc::make_mut(&mut view.instances)[1] =
+        InstanceView { error: Some("exited with code 3".into()), ..finished(false) };
+    api.view.send_replace(Arc::new(view));
+    let waited = api.client.wait("web", &wire::WaitFor { revision: 2, timeout_ms: 20_000 }).await.unwrap();
+    assert_eq!(waited.reasons, ["instance `web-1` on node `n1` is finished: exited with code 3"]);
+
     let waited = api.client.wait("web", &wire::WaitFor { revision: 1, timeout_ms: 20_000 }).await.unwrap();
     assert_eq!(waited.outcome, "failed", "another revision took its place");
     let waited = api.client.wait("gone", &wire::WaitFor { revision: 1, timeout_ms: 20_000 }).await.unwrap();
@@ -684,6 +757,19 @@ async fn lines_arrive_as_they_were_written() {
     let queries = api.queries.lock().unwrap();
     assert_eq!(queries[0].grep.as_deref(), Some("a&b=c ü"));
     assert_eq!(queries[0].tail, Some(9));
+}
+
+#[tokio::test]
+async fn usage_of_a_service_comes_from_all_nodes() {
+    let api = Api::start(view(), revised).await;
+    let found = api.client.usage("web").await.unwrap();
+    let one = &found.instances[0];
+    assert_eq!((one.instance.as_str(), one.node.as_str(), one.run.as_str()), ("web-0", "n1", &*"ab".repeat(16)));
+    assert_eq!((one.memory, one.cpu_us, one.pids), (Some(1 << 20), Some(7), None));
+    assert_eq!(one.cpu_pressure, Some(wire::Pressure { some_percent: 12.34, full_percent: 0.5 }));
+    assert_eq!(found.silent, [wire::Silent { node: "n2".into(), reason: "it is down".into() }]);
+    let error = api.client.usage("wbe").await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ pub fn progress(view: &View, name: &ServiceName, revision: u32) -> Progress {
     for instance in instances().filter(|instance| instance.wanted) {
         if is_ready(instance) {
             *ready.entry(&instance.node).or_default() += 1;
-        } else if instance.current && instance.state == InstanceState::CrashLoop {
+        } else if instance.current && is_given_up(instance) {
             given_up.push(describe(instance));
         } else {
             reasons.push(describe(instance));
@@ -102,9 +102,20 @@ fn finish(desired: u32, ready: u32, missing: Vec<String>, failed: Vec<String>) -
     Progress { verdict, desired, ready, reasons }
 }
 
-/// Whether an instance counts for its service: it is up, long enough, as the current revision wants it.
+/// Whether an instance counts for its service: it is up, long enough, as the current revision wants it; or it has ended well, and
+/// its service wants no more of it.
 pub(super) fn is_ready(instance: &InstanceView) -> bool {
-    instance.current && instance.ready && instance.state == InstanceState::Running
+    let counts = matches!(instance.state, InstanceState::Running | InstanceState::Finished);
+    instance.current && instance.ready && counts
+}
+
+/// Whether nothing more is done for an instance that has failed.
+fn is_given_up(instance: &InstanceView) -> bool {
+    match instance.state {
+        InstanceState::CrashLoop => true,
+        InstanceState::Finished => !instance.ready,
+        _ => false,
+    }
 }
 
 /// Whether a process of the instance may exist.

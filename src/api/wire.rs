@@ -3,6 +3,8 @@
 //! A contract: keys may be added, and are never renamed or given another meaning. Times are RFC 3339 in UTC, sizes are bytes,
 //! hashes and keys are hexadecimal. What is not known is `null`.
 
+pub mod cron;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -56,11 +58,14 @@ pub struct Status {
     pub services: Vec<ServiceCount>,
     /// What is wrong, worst first.
     pub problems: Vec<Problem>,
-    /// Whether this version fires cron specs; where not, they are stored only.
+    /// Whether slots of cron specs are fired now; see `ledger`.
     pub cron_fires: bool,
     /// What the answering node's network has refused, dropped or lost since its start, by name; what never happened is left out.
     #[serde(default)]
     pub network: BTreeMap<String, u64>,
+    /// How the ledger stands, which decides about slots.
+    #[serde(default)]
+    pub ledger: cron::Ledger,
 }
 
 /// How a service stands.
@@ -70,7 +75,7 @@ pub struct ServiceCount {
     pub service: String,
     /// `service` or `cron`.
     pub mode: String,
-    /// Whether its user stopped it.
+    /// Whether its user stopped it, or paused it.
     pub stopped: bool,
     /// How many instances are wanted.
     pub desired: u32,
@@ -274,7 +279,7 @@ pub struct Revision {
     pub cron_schedule: Option<String>,
     /// Whether its instances are to be stopped.
     pub stopped: bool,
-    /// `deploy`, `scale`, `stop`, `start` or `restart`.
+    /// `deploy`, `scale`, `stop`, `start`, `restart`, `pause` or `resume`.
     pub cause: String,
     /// The node that took it.
     pub author: String,
@@ -284,6 +289,9 @@ pub struct Revision {
     pub images: Vec<ImageRef>,
     /// The whole specification, in YAML.
     pub spec: String,
+    /// Of a cron spec: whether no slot of it is fired, because it is paused or stopped.
+    #[serde(default)]
+    pub suspended: bool,
 }
 
 /// A binary as a revision names it.
@@ -314,10 +322,10 @@ pub struct Instance {
     pub node: String,
     /// What is thought of that node.
     pub node_status: String,
-    /// `pending`, `fetching`, `starting`, `running`, `stopping`, `backoff`, `crash-loop`, `unreachable`, or `stopped`: its
-    /// node must not run it for now, and `error` says why.
+    /// `pending`, `fetching`, `starting`, `running`, `stopping`, `backoff`, `crash-loop`, `unreachable`; `stopped`: its
+    /// node must not run it for now, and `error` says why; or `finished`: it has ended by itself and is not started again.
     pub state: String,
-    /// Whether it has been up long enough to count.
+    /// Whether it has been up long enough to count, or has finished with exit code 0.
     pub ready: bool,
     /// The revision that it was started by.
     pub revision: u32,
@@ -337,6 +345,88 @@ pub struct Instance {
     pub exit: Option<Exit>,
     /// Why it does not run.
     pub error: Option<String>,
+    /// When it is tried again, while it waits for that.
+    #[serde(default)]
+    pub retry_at: Option<String>,
+    /// What of its sandbox it has, while it runs.
+    #[serde(default)]
+    pub enforced: Enforced,
+}
+
+/// What of its sandbox an instance has.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Enforced {
+    /// The version of Landlock's interface whose rules hold; null without Landlock.
+    pub landlock_abi: Option<u32>,
+    /// What was asked for and is not enforced, a line each.
+    #[serde(default)]
+    pub missing: Vec<String>,
+}
+
+/// `GET /v1/services/{name}/usage`: what the instances of a service use, each with all its descendants.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+pub struct ServiceUsage {
+    /// Those that run.
+    pub instances: Vec<InstanceUsage>,
+    /// Nodes that run some and did not answer.
+    pub silent: Vec<Silent>,
+}
+
+/// What one instance uses. What this host does not count is `null`.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct InstanceUsage {
+    /// `<service>-<index>`.
+    pub instance: String,
+    /// The node that runs it.
+    pub node: String,
+    /// Which start of it.
+    pub run: String,
+    /// Memory now, in bytes.
+    pub memory: Option<u64>,
+    /// Whether that is the sum over its processes, since no controller counts it: what they share counts for each.
+    pub memory_is_summed: bool,
+    /// The most memory so far, in bytes.
+    pub memory_peak: Option<u64>,
+    /// The memory that it cannot exceed, in bytes.
+    pub memory_max: Option<u64>,
+    /// How many of its processes were killed because it had used up its memory.
+    pub oom_kills: Option<u64>,
+    /// Processor time so far, in microseconds.
+    pub cpu_us: Option<u64>,
+    /// How long it was held back because it had used up its processor time, in microseconds.
+    pub throttled_us: Option<u64>,
+    /// In how many periods it was held back.
+    pub throttled_periods: Option<u64>,
+    /// Processes and threads now.
+    pub pids: Option<u64>,
+    /// The most so far.
+    pub pids_peak: Option<u64>,
+    /// How many it cannot exceed.
+    pub pids_max: Option<u64>,
+    /// How much it waits for processors.
+    pub cpu_pressure: Option<Pressure>,
+    /// How much it waits for memory.
+    pub memory_pressure: Option<Pressure>,
+    /// How much it waits for disks.
+    pub io_pressure: Option<Pressure>,
+}
+
+/// How much of the last ten seconds was spent waiting, in per cent.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Debug)]
+pub struct Pressure {
+    /// In which at least one task waited.
+    pub some_percent: f64,
+    /// In which all tasks did.
+    pub full_percent: f64,
+}
+
+/// A node that did not answer.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Silent {
+    /// Its name.
+    pub node: String,
+    /// Why, as far as is known.
+    pub reason: String,
 }
 
 /// How a process ended.
@@ -348,6 +438,9 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// When.
     pub at: String,
+    /// How many of its processes the kernel killed because they had used up their memory.
+    #[serde(default)]
+    pub oom_kills: u32,
 }
 
 /// `POST /v1/services`

@@ -26,9 +26,13 @@ pub(crate) struct Complete {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Names {
     Services,
+    /// Services that are cron specs.
+    Crons,
     Nodes,
     Instances,
     Tickets,
+    /// Services, instances and nodes.
+    Things,
 }
 
 /// What may stand in a word's place.
@@ -62,11 +66,22 @@ impl Complete {
 async fn ask(client: &Client, names: Names) -> Result<Vec<String>, Failure> {
     Ok(match names {
         Names::Services => client.services().await?.into_iter().map(|service| service.service).collect(),
+        Names::Crons => {
+            let crons = client.services().await?.into_iter().filter(|service| service.revision.mode == "cron");
+            crons.map(|cron| cron.service).collect()
+        }
         Names::Nodes => client.nodes().await?.into_iter().map(|node| node.name).collect(),
         Names::Tickets => client.tickets().await?.into_iter().map(|ticket| ticket.id).collect(),
         Names::Instances => {
             let services = client.services().await?;
             services.into_iter().flat_map(|service| service.instances).map(|instance| instance.instance).collect()
+        }
+        Names::Things => {
+            let (services, nodes) = (client.services().await?, client.nodes().await?);
+            let instances = services.iter().flat_map(|service| &service.instances).map(|one| one.instance.clone());
+            let mut things: Vec<String> = instances.chain(nodes.into_iter().map(|node| node.name)).collect();
+            things.extend(services.into_iter().map(|service| service.service));
+            things
         }
     })
 }
@@ -123,9 +138,11 @@ fn values(command: &Command, arg: &Arg) -> Candidates {
     let words: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     let names = match (command.get_name(), arg.get_id().as_str()) {
         (_, "service" | "app") => Some(Names::Services),
+        (_, "cron") => Some(Names::Crons),
         (_, "node") => Some(Names::Nodes),
         (_, "instance") => Some(Names::Instances),
         ("revoke", "id") => Some(Names::Tickets),
+        ("why", "thing") => Some(Names::Things),
         _ => None,
     };
     Candidates { words, names }
@@ -156,6 +173,10 @@ mod tests {
         for line in ["service info ", "service scale --wait ", "logs --app ", "--timeout 5s service delete -y we"] {
             assert_eq!(at(line).names, Some(Names::Services), "{line}");
         }
+        for line in ["cron next ", "cron run --wait ", "cron pause ", "cron resume ni", "cron history -n 5 "] {
+            assert_eq!(at(line).names, Some(Names::Crons), "{line}");
+        }
+        assert_eq!(at("cron run nightly --node ").names, Some(Names::Nodes));
         assert_eq!(at("logs --node ").names, Some(Names::Nodes));
         for line in ["node info ", "node drain -y ", "node uncordon ", "node label "] {
             assert_eq!(at(line).names, Some(Names::Nodes), "{line}");
@@ -163,6 +184,7 @@ mod tests {
         assert_eq!(at("node label n1 ").names, None, "a label is due");
         assert_eq!(at("logs --instance ").names, Some(Names::Instances));
         assert_eq!(at("ticket revoke ").names, Some(Names::Tickets));
+        assert_eq!(at("why ").names, Some(Names::Things));
         assert_eq!(at("service scale web ").names, None, "a number is due");
     }
 

@@ -19,12 +19,12 @@ use crate::api::wire::{self, ImageRef};
 use crate::spec::{Flags, RunMode, ServiceSpec};
 
 use super::binaries::{self, Binary};
+use super::cron;
 use super::failure::Failure;
-use super::output::{Output, note};
+use super::output::Output;
 use super::progress::Progress;
 use super::reach::{Reach, TIMEOUT_DEFAULT};
 use super::spec::{indented, read};
-use super::status::CRON_STORED;
 use super::wait::WaitArgs;
 
 /// How much of a file is read at once.
@@ -34,7 +34,8 @@ const PIECE_LEN: usize = 256 * 1024;
 ///
 /// The specification comes from a file (--config) or from the options below. Give one binary for each platform that the
 /// service should run on; the platform is read from the file itself. Nothing is changed unless all of it is good.
-/// JSON keys: service, revision, changed, dry_run, images, desired, ready.
+/// Of a cron spec the next due times are shown, in UTC and in its zone. JSON keys: service, revision, changed, dry_run, images, desired,
+/// ready, next (a list, as `narun cron next` prints it).
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -51,7 +52,7 @@ pub(crate) struct Deploy {
     binaries: Vec<PathBuf>,
     /// The specification, YAML or JSON
     #[arg(long, value_name = "FILE")]
-    #[arg(conflicts_with_all = ["name", "tag", "node", "replicas", "run_mode", "cron_schedule", "job_max_retries", "job_timeout_seconds", "arg", "env"])]
+    #[arg(conflicts_with_all = ["name", "tag", "node", "replicas", "run_mode", "cron_schedule", "timezone", "job_max_retries", "job_timeout_seconds", "arg", "env"])]
     config: Option<PathBuf>,
     /// The service's name
     #[arg(long, required_unless_present = "config", help_heading = "Specification")]
@@ -71,6 +72,9 @@ pub(crate) struct Deploy {
     /// When a cron spec is due, such as `0 2 * * *` or `@every 5m`
     #[arg(long, alias = "cronSchedule", value_name = "EXPRESSION", help_heading = "Specification")]
     cron_schedule: Option<String>,
+    /// The zone that the schedule is read in, such as `Europe/Berlin` [default: UTC]
+    #[arg(long, value_name = "ZONE", help_heading = "Specification")]
+    timezone: Option<String>,
     /// How often a failed cron run is tried again [default: 0]
     #[arg(long, alias = "jobMaxRetries", value_name = "N", help_heading = "Specification", allow_hyphen_values = true)]
     job_max_retries: Option<String>,
@@ -113,12 +117,14 @@ impl Deploy {
         };
         let client = reach.client()?;
         let checked = client.deploy(&request).await?;
-        if matches!(spec.mode, RunMode::Cron(_)) {
-            note(CRON_STORED);
+        if let RunMode::Cron(cron) = &spec.mode {
+            cron::note_firing(&client, spec.name.as_str(), cron.policy.suspend).await?;
         }
+        let next = cron::slots(&spec, cron::now(), cron::NEXT)?;
         if self.dry_run {
-            return output.answer(&answer(&checked, &request, None), || {
-                format!("service `{}` would be deployed; nothing was changed\n", checked.service)
+            return output.answer(&answer(&checked, &request, None, &next), || {
+                let done = format!("service `{}` would be deployed; nothing was changed\n", checked.service);
+                done + &due(&next)
             });
         }
         for binary in &binaries {
@@ -127,7 +133,7 @@ impl Deploy {
         let request = wire::Deploy { dry_run: false, ..request };
         let revised = client.deploy(&request).await?;
         let arrived = self.wait.arrived(reach, &client, &revised.service, revised.revision).await?;
-        output.answer(&answer(&revised, &request, arrived.as_ref()), || {
+        output.answer(&answer(&revised, &request, arrived.as_ref(), &next), || {
             let (service, revision) = (&revised.service, revised.revision);
             let done = match revised.changed {
                 true => format!("service `{service}` deployed: revision {revision}"),
@@ -137,7 +143,7 @@ impl Deploy {
                 Some(arrived) if arrived.desired > 0 => {
                     format!("{done}, {} of {} instances ready\n", arrived.ready, arrived.desired)
                 }
-                _ => format!("{done}\n"),
+                _ => format!("{done}\n{}", due(&next)),
             }
         })
     }
@@ -154,6 +160,7 @@ impl Deploy {
             replicas: self.replicas.clone(),
             run_mode: self.run_mode.clone(),
             cron_schedule: self.cron_schedule.clone(),
+            timezone: self.timezone.clone(),
             job_max_retries: self.job_max_retries.clone(),
             job_timeout_seconds: self.job_timeout_seconds.clone(),
             args: self.arg.clone(),
@@ -180,6 +187,7 @@ fn answer(
     revised: &wire::Revised,
     request: &wire::Deploy,
     arrived: Option<&super::wait::Arrived>,
+    next: &[cron::Slot],
 ) -> serde_json::Value {
     json!({
         "service": revised.service,
@@ -189,7 +197,13 @@ fn answer(
         "images": request.images,
         "desired": arrived.map(|arrived| arrived.desired),
         "ready": arrived.map(|arrived| arrived.ready),
+        "next": next,
     })
+}
+
+/// The lines below what was deployed: when it is due.
+fn due(next: &[cron::Slot]) -> String {
+    if next.is_empty() { String::new() } else { format!("\nNext due\n{}", cron::text(next)) }
 }
 
 /// Uploads what the node has not got.

@@ -24,6 +24,7 @@ use super::words;
 Examples:
   narun logs --app web --since 10m
   narun logs --app web --stream stderr --grep panic --tail 50 -f
+  narun logs --run 3fa9c1d2e0
   narun logs --node n2 --raw | jq -r .message")]
 pub(crate) struct Logs {
     /// Of this service
@@ -35,7 +36,7 @@ pub(crate) struct Logs {
     /// Of this instance, such as `web-0`
     #[arg(long, value_name = "INSTANCE")]
     instance: Option<String>,
-    /// Of one start of an instance, by the first digits of its identifier
+    /// Of one start of an instance, or of all attempts of one cron run, by the first digits of its identifier
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
     /// Written to this stream: stdout, stderr, or narun for narun's own marks

@@ -10,11 +10,15 @@ mod binaries;
 mod complete;
 mod completion;
 mod confirm;
+mod cron;
+mod cron_run;
+mod cron_text;
 mod deploy;
 mod drain;
 mod failure;
 mod image;
 mod keeper;
+mod ledger;
 mod logs;
 mod man;
 mod node;
@@ -31,9 +35,14 @@ mod status;
 mod stop;
 mod table;
 mod ticket;
+mod usage_text;
 mod wait;
+mod why;
+mod why_cron;
 mod words;
 
+#[cfg(test)]
+mod cron_tests;
 #[cfg(test)]
 mod tests;
 
@@ -92,10 +101,17 @@ enum Command {
     #[command(subcommand)]
     Node(node::Node),
     Status(status::Status),
+    Why(why::Why),
     Deploy(Box<deploy::Deploy>),
     /// Services and cron specs: what runs where, and changing it
     #[command(subcommand)]
     Service(service::Service),
+    /// Cron specs: due times, runs, and what became of them
+    #[command(subcommand)]
+    Cron(cron::Cron),
+    /// What the nodes agree on: leases and runs of cron specs
+    #[command(subcommand)]
+    Ledger(ledger::Ledger),
     #[command(name = "list-images")]
     ListImages(image::List),
     /// The binaries of kept revisions
@@ -189,6 +205,7 @@ impl Cli {
             Command::Completion(completion) => return completion.run(output),
             Command::Man(man) => return man.run(output),
             Command::Spec(spec) => return spec.run(output),
+            Command::Ledger(ledger) => return ledger.run(&self.reach, output),
             _ => {}
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -207,8 +224,10 @@ impl Cli {
             Command::Ticket(ticket) => ticket.run(reach, output).await,
             Command::Node(node) => node.run(reach, output).await,
             Command::Status(status) => status.run(reach, output).await,
+            Command::Why(why) => why.run(reach, output).await,
             Command::Deploy(deploy) => deploy.run(reach, output).await,
             Command::Service(service) => service.run(reach, output).await,
+            Command::Cron(cron) => cron.run(reach, output).await,
             Command::ListImages(list) | Command::Image(image::Image::List(list)) => list.run(reach, output).await,
             Command::Logs(logs) => logs.run(reach, output).await,
             Command::Complete(complete) => complete.run(reach, output).await,
@@ -217,6 +236,7 @@ impl Cli {
             | Command::Join(_)
             | Command::Completion(_)
             | Command::Man(_)
+            | Command::Ledger(_)
             | Command::Spec(_) => unreachable!("these were run before"),
         }
     }

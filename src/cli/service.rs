@@ -3,17 +3,20 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::api::client::Client;
-use crate::api::wire::{Revised, Scale as ScaleRequest};
+use crate::api::client::{Client, ClientError};
+use crate::api::wire::cron::HistoryWanted;
+use crate::api::wire::{Revised, Scale as ScaleRequest, Service as ServiceForm};
+use crate::spec::RunMode;
 
 use super::confirm::confirmed;
 use super::failure::Failure;
 use super::output::{Output, note};
 use super::reach::Reach;
 use super::service_text as text;
-use super::status::CRON_STORED;
+use super::usage_text;
 use super::wait::WaitArgs;
 use super::words;
+use super::{cron, cron_text};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Service {
@@ -38,9 +41,11 @@ pub(crate) enum Service {
 )]
 pub(crate) struct List {}
 
-/// Show one service: specification, revision, nodes, instances with their errors
+/// Show one service: specification, revision, nodes, instances with their errors, what they use
 ///
-/// JSON keys: service, revision, placements, instances.
+/// `Usage` is what each instance uses at this moment with all its descendants; a node that does not tell is named. Of a cron spec:
+/// schedule, policy, next due times, who holds its lease, last runs. JSON keys: service, revision, placements, instances, usage, and
+/// of a cron spec cron (next, history).
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun service info web")]
 pub(crate) struct Info {
@@ -61,7 +66,7 @@ pub(crate) struct History {
 
 /// Forget a service and stop its instances
 ///
-/// A service that is not there is no failure.
+/// A service that is not there is no failure. Runs of a cron spec that are open run to their end.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun service delete web\n  narun service delete web -y")]
 pub(crate) struct Delete {
@@ -83,6 +88,8 @@ pub(crate) struct Start {
 }
 
 /// Stop all instances of a service and keep its specification
+///
+/// Of a cron spec no slot is fired until `narun service start` or `narun cron resume`; runs that are open go on.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun service stop web --wait")]
 pub(crate) struct Stop {
@@ -132,9 +139,11 @@ impl Service {
             Self::Info(Info { service }) => {
                 let service = client.service(&service).await?;
                 if service.revision.mode == "cron" {
-                    note(CRON_STORED);
+                    return cron_info(&client, &service, output).await;
                 }
-                output.answer(&service, || text::info(&service))
+                let usage = client.usage(&service.service).await?;
+                let answer = usage_text::Answer { service: &service, usage: Some(&usage), cron: None };
+                output.answer(&answer, || text::info(&service) + &usage_text::usage(&usage))
             }
             Self::History(History { service }) => {
                 let revisions = client.history(&service).await?;
@@ -143,6 +152,9 @@ impl Service {
             Self::Delete(delete) => delete.run(&client, output).await,
             Self::Start(Start { service, wait }) => {
                 let revised = client.start_service(&service).await?;
+                if client.service(&service).await?.revision.suspended {
+                    note(format!("`{service}` is still paused: `narun cron resume {service}` ends that"));
+                }
                 finish(reach, &client, output, &revised, wait, "started").await
             }
             Self::Stop(Stop { service, wait }) => {
@@ -160,6 +172,30 @@ impl Service {
             }
         }
     }
+}
+
+/// A cron spec: what the catalog says of it, and what the ledger does, as far as that answers.
+async fn cron_info(client: &Client, service: &ServiceForm, output: &mut Output) -> Result<(), Failure> {
+    let spec = cron::spec_of(service)?;
+    let history = match client.cron_history(&service.service, &HistoryWanted::default()).await {
+        Ok(history) => Some(history),
+        Err(ClientError::Refused(words)) => {
+            note(format!("{}; the rest is what the catalog says", words.message));
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    history.iter().for_each(cron::note_age);
+    let next = cron::slots(&spec, cron::now(), cron::NEXT)?;
+    let info = cron_text::Info { next: &next, history: history.as_ref() };
+    let answer = usage_text::Answer { service, usage: None, cron: Some(&info) };
+    output.answer(&answer, || {
+        let head = text::info(service);
+        match &spec.mode {
+            RunMode::Cron(cron) => head + &cron_text::info(cron, service.revision.suspended, &info),
+            RunMode::Service => head,
+        }
+    })
 }
 
 /// Waits if that is wanted, and says what was done.
@@ -191,19 +227,45 @@ impl Delete {
         let service = &self.service;
         // Looked at first, so that nobody is asked about what is not there.
         let there = match client.service(service).await {
-            Ok(_) => true,
-            Err(error) if error.is_not_found() => false,
+            Ok(there) => Some(there),
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
         };
-        if there && !confirmed(&format!("Delete service `{service}` and stop its instances?"), self.yes)? {
+        let is_cron = there.as_ref().is_some_and(|there| there.revision.mode == "cron");
+        let question = match is_cron {
+            true => format!("Delete cron spec `{service}`? Its open runs run to their end."),
+            false => format!("Delete service `{service}` and stop its instances?"),
+        };
+        if there.is_some() && !confirmed(&question, self.yes)? {
             note("nothing was deleted");
             return output.answer(&json!({ "service": service, "existed": true, "deleted": false }), String::new);
         }
+        let open = if is_cron { open_runs(client, service).await } else { None };
         let existed = client.delete(service).await?.existed;
         if !existed {
             note(format!("no service `{service}`: nothing to delete"));
         }
         let value = json!({ "service": service, "existed": existed, "deleted": existed });
-        output.answer(&value, || if existed { format!("service `{service}` deleted\n") } else { String::new() })
+        output.answer(&value, || match (existed, is_cron) {
+            (false, _) => String::new(),
+            (true, false) => format!("service `{service}` deleted\n"),
+            (true, true) => format!("cron spec `{service}` deleted{}\n", left_open(open)),
+        })
+    }
+}
+
+/// How many runs of a cron spec are open; none: the ledger does not say.
+async fn open_runs(client: &Client, cron: &str) -> Option<usize> {
+    let history = client.cron_history(cron, &HistoryWanted::default()).await.ok()?;
+    Some(history.rows.iter().filter(|row| row.run_id.is_some() && row.ended_at.is_none()).count())
+}
+
+/// What becomes of the open runs of a cron spec that is deleted.
+fn left_open(open: Option<usize>) -> String {
+    match open {
+        None => "; runs that are open run to their end".to_owned(),
+        Some(0) => String::new(),
+        Some(1) => "; its open run runs to its end".to_owned(),
+        Some(open) => format!("; its {open} open runs run to their end"),
     }
 }

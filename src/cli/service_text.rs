@@ -41,7 +41,7 @@ pub(super) fn rows(services: &[Service]) -> Vec<Row<'_>> {
             running: desired,
             instance_ids: &[],
             in_spec: true,
-            stopped: revision.stopped,
+            stopped: revision.stopped || revision.suspended,
         };
         match (revision.mode.as_str(), service.placements.as_slice()) {
             ("cron", _) => rows.push(bare(None)),
@@ -74,7 +74,10 @@ pub(super) fn list(rows: &[Row<'_>]) -> String {
             (Some(desired), Some(running)) => {
                 (desired_text(desired, row.in_spec, row.stopped), running.to_string(), ids(row.instance_ids))
             }
-            _ => ("N/A".to_owned(), "N/A".to_owned(), "N/A (see info)".to_owned()),
+            _ => {
+                let desired = if row.stopped { "N/A (paused)" } else { "N/A" };
+                (desired.to_owned(), "N/A".to_owned(), "N/A (see info)".to_owned())
+            }
         };
         [
             row.service.to_owned(),
@@ -146,8 +149,7 @@ pub(super) fn info(service: &Service) -> String {
     out += &table(["  PLATFORM", "FILE", "SIZE", "DIGEST"], revision.images.iter().map(binary));
 
     if revision.mode == "cron" {
-        let schedule = revision.cron_schedule.as_deref().unwrap_or("-");
-        return out + &format!("\nSchedule: {schedule}\n");
+        return out;
     }
     out += "\nNode Status & Instances\n";
     let placement = |placement: &Placement| {
@@ -202,19 +204,31 @@ fn instances(instances: &[&Instance]) -> String {
         instances.iter().map(row),
     );
     for instance in instances {
+        let mut tell = |what: &str| out += &format!("  {} on {}: {what}\n", instance.instance, instance.node);
         if let Some(error) = &instance.error {
-            out += &format!("  {} on {}: {error}\n", instance.instance, instance.node);
+            tell(error);
+        }
+        if let Some(at) = &instance.retry_at {
+            tell(&format!("tried again at {}", words::seconds(at)));
+        }
+        if let Some(abi) = instance.enforced.landlock_abi {
+            tell(&format!("held by Landlock, version {abi} of its interface"));
+        }
+        for missing in &instance.enforced.missing {
+            tell(&format!("not enforced: {missing}"));
         }
     }
     out
 }
 
-fn last_exit(instance: &Instance) -> String {
-    match instance.exit.as_ref().map(|exit| (exit.code, exit.signal)) {
-        Some((Some(code), _)) => format!("code {code}"),
-        Some((None, Some(signal))) => format!("signal {signal}"),
-        _ => String::new(),
-    }
+pub(super) fn last_exit(instance: &Instance) -> String {
+    let Some(exit) = &instance.exit else { return String::new() };
+    let how = match (exit.code, exit.signal) {
+        (Some(code), _) => format!("code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => String::new(),
+    };
+    if exit.oom_kills > 0 { format!("{how} (out of memory)") } else { how }
 }
 
 /// The table of `service history`.
@@ -235,8 +249,8 @@ pub(super) fn history(revisions: &[Revision]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::api::wire::{Exit, ImageRef};
+pub(super) mod tests {
+    use crate::api::wire::{Enforced, Exit, ImageRef};
 
     use super::*;
 
@@ -252,7 +266,7 @@ mod tests {
         }
     }
 
-    fn instance(name: &str, node: &str, wanted: bool) -> Instance {
+    pub(crate) fn instance(name: &str, node: &str, wanted: bool) -> Instance {
         Instance {
             instance: name.into(),
             service: "web".into(),
@@ -268,12 +282,14 @@ mod tests {
             pid: Some(77),
             started_at: Some("2026-11-21T10:30:00.000Z".into()),
             restarts: 1,
-            exit: Some(Exit { code: None, signal: Some(9), at: "2026-11-21T10:29:00.000Z".into() }),
+            exit: Some(Exit { code: None, signal: Some(9), at: "2026-11-21T10:29:00.000Z".into(), oom_kills: 0 }),
             error: None,
+            retry_at: None,
+            enforced: Enforced::default(),
         }
     }
 
-    fn web() -> Service {
+    pub(crate) fn web() -> Service {
         let failing = Instance {
             state: "backoff".into(),
             ready: false,
@@ -281,6 +297,8 @@ mod tests {
             pid: None,
             revision: 1,
             error: Some("exit code 1".into()),
+            retry_at: Some("2026-11-21T10:31:00.250Z".into()),
+            exit: Some(Exit { code: None, signal: Some(9), at: "2026-11-21T10:29:00.000Z".into(), oom_kills: 2 }),
             ..instance("web-1", "n1", true)
         };
         Service {
@@ -304,6 +322,7 @@ mod tests {
                     file_name: "web".into(),
                 }],
                 spec: "name: web\ntag: v1\n".into(),
+                suspended: false,
             },
             placements: vec![
                 placement(Some("n1"), Some("alive"), 2, &["web-0"]),
@@ -311,7 +330,14 @@ mod tests {
                 placement(Some("n2"), Some("down"), 0, &["web-5"]),
                 placement(None, None, 2, &[]),
             ],
-            instances: vec![instance("web-0", "n1", true), failing, instance("web-5", "n2", false)],
+            instances: vec![
+                instance("web-0", "n1", true),
+                failing,
+                Instance {
+                    enforced: Enforced { landlock_abi: Some(4), missing: vec!["scopes need version 6".into()] },
+                    ..instance("web-5", "n2", false)
+                },
+            ],
         }
     }
 
@@ -327,6 +353,8 @@ mod tests {
 
     #[test]
     fn the_list_has_a_row_for_each_node() {
+        let mut paused = nightly();
+        (paused.service, paused.revision.suspended) = ("paused".into(), true);
         let mut nowhere = web();
         nowhere.service = "nowhere".into();
         nowhere.placements.clear();
@@ -336,10 +364,11 @@ mod tests {
         stopped.placements.truncate(1);
         stopped.placements[0] = placement(Some("n1"), Some("alive"), 0, &[]);
         assert_eq!(
-            list(&rows(&[nightly(), nowhere, stopped, web()])),
+            list(&rows(&[nightly(), paused, nowhere, stopped, web()])),
             "\
 SERVICE  TAG  MODE     CRON_SCHEDULE  NODE  NODE_STATUS       NODE_PLATFORM  DESIRED          RUNNING  INSTANCE_IDS
 nightly  v1   cron     0 2 * * *      N/A   N/A               N/A            N/A              N/A      N/A (see info)
+paused   v1   cron     0 2 * * *      N/A   N/A               N/A            N/A (paused)     N/A      N/A (see info)
 nowhere  v1   service  -              -     -                 -              0                0        []
 stopped  v1   service  -              n1    alive             linux/amd64    0 (stopped)      0        []
 web      v1   service  -              n1    alive             linux/amd64    2                1        [web-0]
@@ -386,20 +415,23 @@ Node Status & Instances
   (no eligible node)  -                -/-          2                0        []
 
 Instances
-  INSTANCE  NODE  STATE    READY  REVISION  PID  STARTED               RESTARTS  LAST_EXIT  RUN
-  web-0     n1    running  yes    2         77   2026-11-21T10:30:00Z  1         signal 9   cdcdcdcdcd
-  web-1     n1    backoff  no     1 (old)   -    2026-11-21T10:30:00Z  1         signal 9   cdcdcdcdcd
+  INSTANCE  NODE  STATE    READY  REVISION  PID  STARTED               RESTARTS  LAST_EXIT                 RUN
+  web-0     n1    running  yes    2         77   2026-11-21T10:30:00Z  1         signal 9                  cdcdcdcdcd
+  web-1     n1    backoff  no     1 (old)   -    2026-11-21T10:30:00Z  1         signal 9 (out of memory)  cdcdcdcdcd
   web-1 on n1: exit code 1
+  web-1 on n1: tried again at 2026-11-21T10:31:00Z
 
 Orphaned Instances
   INSTANCE  NODE  STATE    READY  REVISION  PID  STARTED               RESTARTS  LAST_EXIT  RUN
   web-5     n2    running  yes    2         77   2026-11-21T10:30:00Z  1         signal 9   cdcdcdcdcd
+  web-5 on n2: held by Landlock, version 4 of its interface
+  web-5 on n2: not enforced: scopes need version 6
 "
         );
         let mut tidy = web();
         tidy.instances.truncate(1);
         assert!(info(&tidy).ends_with("Orphaned Instances\n  (No orphaned instances found)\n"));
-        assert!(info(&nightly()).ends_with("Schedule: 0 2 * * *\n"));
+        assert!(!info(&nightly()).contains("Instances"), "a cron spec has runs instead");
     }
 
     #[test]

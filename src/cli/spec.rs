@@ -8,8 +8,7 @@ use serde_json::json;
 use crate::spec::{RunMode, ServiceSpec};
 
 use super::failure::Failure;
-use super::output::{Output, note};
-use super::status::CRON_STORED;
+use super::output::Output;
 
 /// Longest specification that is read from a file: more is a mistake, such as the binary's name in its place. The
 /// specification's own limit is smaller and says so by itself.
@@ -43,9 +42,6 @@ impl Spec {
             Self::Check(Check { file }) => {
                 let spec = read(&file)?;
                 let cron = matches!(spec.mode, RunMode::Cron(_));
-                if cron {
-                    note(CRON_STORED);
-                }
                 let kind = if cron { "cron spec" } else { "service" };
                 let value = json!({ "file": file.display().to_string(), "service": spec.name.as_str(), "mode": kind_word(cron), "tag": spec.tag });
                 output.answer(&value, || {

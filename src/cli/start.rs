@@ -22,6 +22,10 @@ use super::reach::Reach;
 /// Longest configuration file: some labels and addresses.
 const CONFIG_LEN_MAX: u64 = 64 * 1024;
 
+/// What a node logs where `NARUN_LOG` does not say. Raft speaks of each vote, and warns ten times a second of a voter that is away: what
+/// matters of that the ledger says itself.
+const LOG_DEFAULT: &str = "info,openraft=error";
+
 /// Run this host's node
 ///
 /// A fresh data directory begins a cluster of one; the line that lets others join is printed. A data directory that belongs to
@@ -249,7 +253,7 @@ enum Node {
 
 fn run_node(node: impl FnOnce() -> Node) -> Result<(), Failure> {
     // A second subscriber can only be there in tests.
-    let filter = EnvFilter::try_from_env("NARUN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("NARUN_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::api::wire;
+use crate::api::wire::cron::{Ledger, Voter};
 
 use super::failure::Failure;
 use super::node_text;
@@ -11,10 +12,11 @@ use super::reach::Reach;
 use super::table::table;
 use super::words;
 
-/// Show the cluster on one screen: members, services, and what is wrong
+/// Show the cluster on one screen: members, who votes in the ledger, services, and what is wrong
 ///
-/// JSON keys: node, key, cluster, boot, version, nodes, services, problems, cron_fires,
-/// network.
+/// Slots of cron specs are fired while a majority of the voters is in reach and one of them leads; where they are not, it says why. JSON keys:
+/// node, key, cluster, boot, version, nodes, services, problems, cron_fires, network, ledger (voters, learners, leader, quorum,
+/// in_reach, fires, why).
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun status")]
 pub(crate) struct Status {}
@@ -26,18 +28,16 @@ impl Status {
     }
 }
 
-/// What those are told who look at cron specs.
-pub(super) const CRON_STORED: &str = "cron specs are stored, and not fired by this version of narun";
-
 fn text(status: &wire::Status) -> String {
     let alive = status.nodes.iter().filter(|node| node.status == "alive").count();
     let mut out = format!(
-        "Cluster  {}, {}, {alive} alive\nNode     {}, narun {}, started {}\n\n",
+        "Cluster  {}, {}, {alive} alive\nNode     {}, narun {}, started {}\nLedger   {}\n\n",
         words::short(&status.cluster),
         words::count(status.nodes.len(), "member"),
         status.node.as_deref().unwrap_or("not named yet"),
         status.version,
         times(status.boot),
+        ledger(&status.ledger),
     );
     let member = |node: &wire::Node| {
         [
@@ -63,9 +63,11 @@ fn text(status: &wire::Status) -> String {
         out += &table(["SERVICE", "DESIRED", "RUNNING", "READY", "STATE"], services.iter().map(row));
     }
     if !crons.is_empty() {
-        let names: Vec<_> = crons.iter().map(|cron| cron.service.as_str()).collect();
-        let note = if status.cron_fires { String::new() } else { format!(" ({CRON_STORED})") };
-        out += &format!("\nCron specs: {}{note}\n", names.join(", "));
+        let name = |cron: &&wire::ServiceCount| match cron.stopped {
+            true => format!("{} (paused)", cron.service),
+            false => cron.service.clone(),
+        };
+        out += &format!("\nCron specs: {}\n", crons.iter().map(name).collect::<Vec<_>>().join(", "));
     }
     out.push('\n');
 
@@ -87,6 +89,25 @@ fn text(status: &wire::Status) -> String {
         }
     }
     out
+}
+
+/// Who votes, whether enough of them are in reach, and whether slots are fired.
+fn ledger(ledger: &Ledger) -> String {
+    let fires = match &ledger.why {
+        None => "cron specs are fired".to_owned(),
+        Some(why) => format!("cron specs are not fired: {why}"),
+    };
+    if ledger.voters.is_empty() {
+        return fires;
+    }
+    let voter = |voter: &Voter| match voter.status.as_str() {
+        "alive" if ledger.leader.as_ref() == Some(&voter.node) => format!("{} (leads)", voter.node),
+        "alive" => voter.node.clone(),
+        status => format!("{} ({status})", voter.node),
+    };
+    let voters: Vec<_> = ledger.voters.iter().map(voter).collect();
+    let quorum = format!("quorum {} of {}, {} in reach", ledger.quorum, ledger.voters.len(), ledger.in_reach);
+    format!("voters {}; {quorum}; {fires}", voters.join(", "))
 }
 
 fn state(service: &wire::ServiceCount) -> &'static str {
@@ -117,9 +138,37 @@ mod tests {
         }
     }
 
+    fn majority(fires: bool) -> Ledger {
+        let voter = |node: &str, status: &str| Voter { node: node.into(), status: status.into() };
+        Ledger {
+            voters: vec![
+                voter("n1", "alive"),
+                voter("n2", "down"),
+                voter("n3", if fires { "alive" } else { "suspect" }),
+            ],
+            learners: Vec::new(),
+            leader: fires.then(|| "n1".into()),
+            quorum: 2,
+            in_reach: 2,
+            fires,
+            why: (!fires).then(|| "no voter leads".into()),
+        }
+    }
+
+    #[test]
+    fn the_ledger_says_whether_slots_are_fired() {
+        assert_eq!(
+            ledger(&majority(false)),
+            "voters n1, n2 (down), n3 (suspect); quorum 2 of 3, 2 in reach; cron specs are not fired: no voter leads"
+        );
+        let alone = Ledger { why: Some("nobody answers".into()), ..Ledger::default() };
+        assert_eq!(ledger(&alone), "cron specs are not fired: nobody answers");
+    }
+
     #[test]
     fn the_cluster_stands_on_one_screen() {
         let cron = wire::ServiceCount { mode: "cron".into(), desired: 0, running: 0, ..service("nightly", 0) };
+        let paused = wire::ServiceCount { service: "weekly".into(), stopped: true, ..cron.clone() };
         let stopped = wire::ServiceCount { stopped: true, running: 0, ..service("old", 0) };
         let status = wire::Status {
             node: Some("n1".into()),
@@ -128,7 +177,7 @@ mod tests {
             boot: 1,
             version: "0.1.0".into(),
             nodes: vec![node("n1", "alive"), node("n2", "down")],
-            services: vec![cron, stopped, service("web", 2)],
+            services: vec![cron, stopped, service("web", 2), paused],
             problems: vec![wire::Problem {
                 subject: "node n2".into(),
                 message: "is down since 2026-11-21T10:00:00Z".into(),
@@ -136,12 +185,14 @@ mod tests {
             }],
             cron_fires: false,
             network: [("handshakes_failed".into(), 7)].into(),
+            ledger: majority(true),
         };
         assert_eq!(
             text(&status),
             "\
 Cluster  ababababab, 2 members, 1 alive
 Node     n1, narun 0.1.0, started once
+Ledger   voters n1 (leads), n2 (down), n3; quorum 2 of 3, 2 in reach; cron specs are fired
 
 NODE  STATUS  SINCE                 INSTANCES  ADDRESS
 n1    alive   2026-11-21T10:00:00Z  3          10.0.0.1:7470
@@ -151,7 +202,7 @@ SERVICE  DESIRED  RUNNING  READY  STATE
 old      3        0        0      stopped
 web      3        3        2      short
 
-Cron specs: nightly (cron specs are stored, and not fired by this version of narun)
+Cron specs: nightly, weekly (paused)
 
 Problems
   node n2: is down since 2026-11-21T10:00:00Z

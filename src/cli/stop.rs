@@ -13,7 +13,7 @@ use super::output::Output;
 use super::reach::Reach;
 use super::words;
 
-/// How long the end may take when nothing is said: the stop grace of instances (10 s), and as much again for a slow disk.
+/// How long the end may take when nothing is said: the stop grace of instances where their specifications do not say (10 s), and as much again for a slow disk.
 pub(super) const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often to look whether the node is gone.
@@ -21,8 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// End this host's instances, keeper and node
 ///
-/// Instances get SIGTERM, and SIGKILL after their grace. Instances that may run elsewhere are placed elsewhere. Ctrl-C in the
-/// terminal of `narun start` does the same; SIGTERM to the node leaves its instances running.
+/// Instances get SIGTERM, or the `stopSignal` of their specification, and SIGKILL after their grace (10 s, or `stopGraceSeconds`).
+/// Instances that may run elsewhere are placed elsewhere. Ctrl-C in the terminal of `narun start` does the same; SIGTERM to the node
+/// leaves its instances running. Where a grace is longer than 30 s, give --timeout as well.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun stop\n  narun stop --data-dir /srv/narun --timeout 1m")]
 pub(crate) struct Stop {}

@@ -31,7 +31,7 @@ impl Write for Written {
 }
 
 /// Runs a command line, its words separated by spaces.
-async fn run(line: &str) -> (Result<(), Failure>, String) {
+pub(super) async fn run(line: &str) -> (Result<(), Failure>, String) {
     let words: Vec<_> = ["narun"].into_iter().chain(line.split(' ')).collect();
     run_words(&words).await
 }
@@ -57,7 +57,7 @@ async fn against(view: View, answer: Answer, line: &str) -> (Result<(), Failure>
     run(&format!("--api unix:{} {line}", api.client.socket().display())).await
 }
 
-fn failure(words: &str) -> Failure {
+pub(super) fn failure(words: &str) -> Failure {
     let words: Vec<_> = ["narun"].into_iter().chain(words.split(' ').filter(|word| !word.is_empty())).collect();
     parse(words).expect_err("this line is wrong")
 }
@@ -256,7 +256,7 @@ fn drained(left: &[&str]) -> View {
     let left =
         left.iter().map(|why| LeftView { service: ServiceName::new("web").unwrap(), index: 0, why: (*why).to_owned() });
     let drain = DrainView { since: Wall(9_000), asked_at: "n2".into(), left: left.collect() };
-    Arc::make_mut(&mut view.nodes)[0].drain = Some(drain);
+    Arc::make_mut(&mut Arc::make_mut(&mut view.nodes)[0]).drain = Some(drain);
     view
 }
 
@@ -401,7 +401,7 @@ mod deploying {
         let words = ["--name", "nightly", "--tag", "v1", "--run-mode", "cron", "--cron-schedule", "0 2 * * *"];
         let (done, text, asked) = deploy(view(), revised, &words).await;
         done.unwrap();
-        assert!(text.contains("`nightly` deployed"), "{text}");
+        assert!(text.contains("`nightly` deployed") && text.matches("T02:00:00Z").count() == 5, "{text}");
         assert!(
             matches!(&asked[1], Request::Deploy(deploy) if matches!(deploy.spec.mode, crate::spec::RunMode::Cron(_)))
         );
@@ -414,6 +414,23 @@ mod deploying {
         done.unwrap();
         assert!(text.contains("nothing was changed"), "{text}");
         assert!(matches!(asked.as_slice(), [Request::Deploy(deploy)] if deploy.dry_run));
+    }
+
+    #[tokio::test]
+    async fn the_next_slots_are_shown_in_the_zone_of_the_schedule() {
+        let words = ["--name", "nightly", "--tag", "v1", "--cron-schedule", "0 2 * * *", "--timezone", "Asia/Tokyo"];
+        let (done, text, _) = deploy(view(), revised, &[&words[..], &["--dry-run"]].concat()).await;
+        done.unwrap();
+        assert!(text.contains("nothing was changed"), "{text}");
+        assert_eq!((text.matches("T17:00:00Z").count(), text.matches("T02:00:00+09:00  Asia/Tokyo").count()), (5, 5));
+        let (done, text, _) = deploy(view(), revised, &[&words[..], &["-o", "json"]].concat()).await;
+        done.unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["next"].as_array().map(Vec::len), Some(5), "{text}");
+        assert_eq!(value["next"][0]["timezone"], "Asia/Tokyo");
+        let (done, text, _) = deploy(view(), revised, &["--name", "web", "--tag", "v1", "-o", "json"]).await;
+        done.unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["next"], serde_json::json!([]), "a service has none");
     }
 
     #[tokio::test]
