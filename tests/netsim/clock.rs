@@ -10,7 +10,7 @@ use narun::node::shells::Clock;
 use narun::time::{Mono, Now, Wall};
 
 /// When every world begins: 2026-01-01T00:00:00Z.
-const EPOCH_MS: i64 = 1_767_225_600_000;
+pub(crate) const EPOCH_MS: i64 = 1_767_225_600_000;
 
 /// What the boot clock shows when a host starts: not zero, so that a zero in the engine stands out.
 const UPTIME_AT_START_MS: u64 = 5_000;
@@ -55,6 +55,11 @@ impl SimClock {
     pub(crate) fn set_skew(&self, skew_ms: i64) {
         self.lock().skew_ms = skew_ms;
         self.0.steps.send_modify(|steps| *steps += 1);
+    }
+
+    /// How far the wall clock is ahead, in milliseconds.
+    pub(crate) fn ahead_ms(&self) -> i64 {
+        self.lock().skew_ms
     }
 
     /// The wall clock, for shells.

@@ -92,6 +92,11 @@ impl Platter {
         self.speed = speed;
     }
 
+    /// How long a sync takes now.
+    pub(crate) fn speed(&self) -> Speed {
+        self.speed
+    }
+
     /// The next sync fails.
     pub(crate) fn fail_next(&mut self) {
         self.fails = true;

@@ -134,8 +134,16 @@ pub(crate) async fn strike(world: &mut World, fault: Fault) {
         Fault::Weather(weather) => world.fabric.set_weather(weather),
         Fault::Clock(host, skew_ms) => world.hosts[host].clock.set_skew(skew_ms),
         Fault::Disk(host, speed) => world.hosts[host].platter().set_speed(speed),
-        Fault::DiskFails(host) => world.hosts[host].platter().fail_next(),
-        Fault::Keeper(host) => world.hosts[host].keeper.die(true),
+        Fault::DiskFails(host) => {
+            world.hosts[host].platter().fail_next();
+            if let Some(disk) = &world.hosts[host].ledger_disk {
+                disk.fail_next();
+            }
+        }
+        Fault::Keeper(host) => {
+            world.hosts[host].keeper.die(true);
+            world.calm.disturb(host);
+        }
         Fault::Forges(host, forges) => world.forge(host, forges),
         Fault::Corrupts(host, corrupts) => world.hosts[host].shelf.set_corrupts(corrupts),
     }

@@ -11,20 +11,29 @@ use narun::capacity::{Capacity, CgroupLayout};
 use narun::crdt::admission::{Founding, Welcome};
 use narun::crdt::trust::Gone;
 use narun::ids::{NodeKey, NodeName};
+use narun::ledger::raft::Ledger;
+use narun::node::agreement::Questions;
 use narun::node::engine::{Engine, EngineConfig, first_rows, next_boot};
 use narun::node::handle::{COMMANDS_MAX, NodeHandle};
 use narun::node::layout::Layout;
 use narun::node::runtime::{self, Doors, INPUTS_MAX};
+use narun::node::shells::DiskError;
 
+use crate::agreement::{Ground, Process, SimAgreement};
 use crate::blobs::{Shelf, Shelves, SimBlobs};
 use crate::clock::SimClock;
 use crate::disk::{Platter, SimDisk};
+use crate::ledger_disk::LedgerDisk;
 use crate::life::{End, Life};
 use crate::network::{Death, Fabric, SimNetwork};
 use crate::processes::{Keeper, SimProcesses};
 use crate::random;
 use crate::signatures::SimSignatures;
+use crate::stamps::Stamps;
 use crate::trace::Trace;
+
+/// After how many entries ledgers make snapshots, by the seed: as in the binary, and so often that there are some in a short world.
+const SNAPSHOTS_EVERY: [u64; 3] = [4_096, 256, 64];
 
 /// A machine.
 pub(crate) struct Host {
@@ -36,6 +45,8 @@ pub(crate) struct Host {
     pub(crate) clock: SimClock,
     /// Its disk.
     pub(crate) platter: Arc<Mutex<Platter>>,
+    /// What it holds of the ledger; none in a world without one.
+    pub(crate) ledger_disk: Option<LedgerDisk>,
     /// Its keeper and its processes.
     pub(crate) keeper: Keeper,
     /// Its blobs.
@@ -58,30 +69,50 @@ pub(crate) struct Running {
     pub(crate) life: Arc<Life>,
     /// The door to it.
     pub(crate) handle: NodeHandle,
-    task: JoinHandle<End>,
+    /// The way to its ledger.
+    pub(crate) ledger: Option<Ledger>,
+    task: JoinHandle<(End, Option<Process>)>,
+}
+
+/// What all hosts of a world share.
+pub(crate) struct Shared {
+    /// The seed.
+    pub(crate) seed: u64,
+    /// Whether they have a ledger.
+    pub(crate) has_ledger: bool,
+    /// The network.
+    pub(crate) fabric: Fabric,
+    /// All their blobs.
+    pub(crate) shelves: Shelves,
+    /// What attempts leave behind.
+    pub(crate) stamps: Stamps,
+    /// What happened.
+    pub(crate) trace: Trace,
 }
 
 impl Host {
     /// A machine that was never started, its wall clock off by `skew_ms`.
-    pub(crate) fn new(name: &str, skew_ms: i64, seed: u64, fabric: &Fabric, shelves: &Shelves, trace: &Trace) -> Self {
+    pub(crate) fn new(name: &str, skew_ms: i64, shared: &Shared) -> Self {
+        let Shared { seed, has_ledger, fabric, shelves, stamps, trace } = shared;
         let key = key_of(name);
         let layout = Layout::new(format!("/{name}"));
         let clock = SimClock::new(name, skew_ms);
         let shelf = Shelf::new(name, key, layout.clone(), fabric.clone(), shelves, trace.clone());
-        let stream = |what: &str| random::stream(seed, &format!("{what} of {name}"));
-        let keeper = Keeper::new(name, clock.clone(), shelf.clone(), stream("keeper"), trace.clone());
+        let stream = |what: &str| random::stream(*seed, &format!("{what} of {name}"));
+        let keeper = Keeper::new(name, clock.clone(), shelf.clone(), stream("keeper"), stamps.clone(), trace.clone());
         Self {
             name: NodeName::new(name).expect("hosts have good names"),
             key,
             clock,
             platter: Platter::new(stream("disk")),
+            ledger_disk: has_ledger.then(LedgerDisk::default),
             keeper,
             shelf,
             running: None,
             boots: 0,
             gone: None,
             layout,
-            seed,
+            seed: *seed,
             fabric: fabric.clone(),
             trace: trace.clone(),
         }
@@ -104,7 +135,7 @@ impl Host {
     }
 
     /// Starts the node's process on what the disk holds.
-    pub(crate) fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         assert!(self.running.is_none(), "{} runs already", self.name);
         self.boots += 1;
         self.trace.record(self.name.as_str(), &format!("start {}", self.boots), &[]);
@@ -113,6 +144,7 @@ impl Host {
         self.platter().install(vec![boot]);
         let cluster = EngineConfig::read_cluster(&rows).expect("a disk loses batches and damages none");
         let (founding, welcome) = cluster.expect("a node is started once it has a cluster");
+        let founds = founding.founder == self.key;
         let config = EngineConfig {
             signatures: Arc::new(SimSignatures(self.key)),
             founding,
@@ -124,6 +156,7 @@ impl Host {
             capacity: capacity(),
             data_dir: self.layout.root().to_owned(),
             user: "narun".to_owned(),
+            members_max: usize::MAX,
         };
         let seed = rand::Rng::next_u64(&mut random::stream(self.seed, &format!("engine {} {}", self.name, self.boots)));
         let engine =
@@ -134,6 +167,20 @@ impl Host {
         let (commands, from_people) = mpsc::channel(COMMANDS_MAX);
         let (view, shown) = watch::channel(engine.view());
         let (host, trace) = (self.name.to_string(), self.trace.clone());
+        let mut process = match self.ground(&life) {
+            Some(ground) => Some(Process::start(ground, founds, inputs.clone()).await),
+            None => None,
+        };
+        let ledger = process.as_ref().map(Process::ledger);
+        let agreement = match &ledger {
+            None => SimAgreement::None,
+            Some(ledger) => SimAgreement::Ledger {
+                questions: Questions::new(ledger.clone(), inputs.clone()),
+                life: life.clone(),
+                host: host.clone(),
+                trace: trace.clone(),
+            },
+        };
         let world = runtime::World {
             network: SimNetwork {
                 fabric: self.fabric.clone(),
@@ -145,15 +192,45 @@ impl Host {
             disk: SimDisk { platter: self.platter.clone(), life: life.clone(), host, trace },
             processes: SimProcesses { keeper: self.keeper.clone(), life: life.clone() },
             blobs: SimBlobs { shelf: self.shelf.clone(), life: life.clone() },
+            ledger: agreement,
             clock: self.clock.clone(),
         };
         let handle = NodeHandle::new(commands, shown);
         self.fabric.attach(self.key, inputs.clone(), handle.clone(), life.clone());
+        if let Some(ledger) = &ledger {
+            self.fabric.attach_ledger(self.key, ledger.clone());
+        }
         self.keeper.attach(inputs.clone());
         self.shelf.attach(inputs);
         let node = runtime::run(engine, world, Doors { inputs: from_shells, commands: from_people, view });
-        let task = tokio::spawn(life.clone().live(node));
-        self.running = Some(Running { life, handle, task });
+        let task = tokio::spawn({
+            let life = life.clone();
+            async move {
+                let end = match &mut process {
+                    None => life.live(node).await,
+                    Some(process) => life.live(or_stopped(node, process)).await,
+                };
+                (end, process)
+            }
+        });
+        self.running = Some(Running { life, handle, ledger, task });
+    }
+
+    /// Where the ledger of its node's process stands.
+    fn ground(&self, life: &Arc<Life>) -> Option<Ground> {
+        let disk = self.ledger_disk.clone()?;
+        Some(Ground {
+            key: self.key,
+            host: self.name.to_string(),
+            life: life.clone(),
+            clock: self.clock.clone(),
+            disk,
+            platter: self.platter.clone(),
+            fabric: self.fabric.clone(),
+            stream: random::stream(self.seed, &format!("ledger {} {}", self.name, self.boots)),
+            snapshot_every: SNAPSHOTS_EVERY[self.seed as usize % SNAPSHOTS_EVERY.len()],
+            trace: self.trace.clone(),
+        })
     }
 
     /// Ends the node's process, if it runs: alone, or with the whole machine.
@@ -168,11 +245,18 @@ impl Host {
         running.life.end();
         self.fabric.detach(self.key, death);
         self.platter().crash(running.life.fuse());
+        self.crash_ledger(death);
         match death {
             Death::Process => self.keeper.detach(),
             Death::Host => self.power_off(),
         }
-        end_of(running.task, &self.name).await;
+        end_of(running, &self.name).await;
+    }
+
+    fn crash_ledger(&self, death: Death) {
+        if let Some(disk) = &self.ledger_disk {
+            disk.crash(death == Death::Process || self.boots.is_multiple_of(2));
+        }
     }
 
     /// Whether the process ended by itself; then it is cleared away.
@@ -181,8 +265,9 @@ impl Host {
         running.life.end();
         self.fabric.detach(self.key, Death::Process);
         self.platter().crash(running.life.fuse());
+        self.crash_ledger(Death::Process);
         self.keeper.detach();
-        let end = end_of(running.task, &self.name).await;
+        let end = end_of(running, &self.name).await;
         if let End::Returned(Ok(Some(gone))) = &end {
             // As the binary does: what it ran was the cluster's.
             self.keeper.die(false);
@@ -221,10 +306,29 @@ pub(crate) fn key_of(name: &str) -> NodeKey {
     NodeKey(*blake3::hash(name.as_bytes()).as_bytes())
 }
 
+/// Runs a node for as long as its ledger can go on.
+async fn or_stopped(
+    node: impl Future<Output = Result<Option<Gone>, DiskError>>,
+    process: &mut Process,
+) -> Result<Option<Gone>, DiskError> {
+    tokio::select! {
+        biased;
+        ended = node => ended,
+        stopped = process.ended() => Err(DiskError(stopped.to_string())),
+    }
+}
+
 /// Waits for a process that ends. A panic in it goes on from here.
-async fn end_of(task: JoinHandle<End>, name: &NodeName) -> End {
+async fn end_of(running: Running, name: &NodeName) -> End {
+    let Running { task, ledger, .. } = running;
+    drop(ledger);
     match task.await {
-        Ok(end) => end,
+        Ok((end, process)) => {
+            if let Some(process) = process {
+                process.bury().await;
+            }
+            end
+        }
         Err(error) => match error.try_into_panic() {
             Ok(panic) => {
                 eprintln!("the node of {name} panicked");

@@ -6,9 +6,10 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use narun::crdt::trust::Gone;
+use narun::ledger::raft::runtime::{Gate, behind};
 use narun::node::shells::DiskError;
 
 /// Where a node's process is to end.
@@ -45,6 +46,8 @@ struct State {
     forges: bool,
     fuse: Option<Fuse>,
     waker: Option<Waker>,
+    /// Tasks of the process that wait for it to go on.
+    held: Vec<Waker>,
 }
 
 impl Life {
@@ -81,6 +84,21 @@ impl Life {
         let mut state = self.lock();
         state.stalled = stalled;
         state.wake();
+    }
+
+    /// Whether it is paused.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.lock().stalled
+    }
+
+    /// Waits until the process is not paused.
+    pub(crate) async fn open(&self) {
+        poll_fn(|context| self.poll_open(context)).await;
+    }
+
+    /// Runs something that belongs to the process: it stands still with it.
+    pub(crate) fn gated<F: Future>(self: &Arc<Self>, future: F) -> impl Future<Output = F::Output> + use<F> {
+        behind(self.clone(), future)
     }
 
     /// Whether it lies about others from now on.
@@ -136,6 +154,17 @@ impl Life {
     }
 }
 
+impl Gate for Life {
+    fn poll_open(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.stalled && !state.over {
+            state.held.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
 impl State {
     fn end(&mut self) {
         self.over = true;
@@ -143,8 +172,6 @@ impl State {
     }
 
     fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.waker.take().into_iter().chain(self.held.drain(..)).for_each(Waker::wake);
     }
 }

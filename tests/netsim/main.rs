@@ -8,6 +8,7 @@
 //! cargo test --test netsim                                        the named ones and some hundred seeds
 //! NARUN_SIM_SEEDS=5000 cargo test --test netsim random_seeds      more seeds
 //! NARUN_SIM_SEED=42 cargo test --test netsim random_seeds         one of them
+//! NARUN_SIM_SLOTS=100000 cargo test --test netsim random_slots    more slots of cron specs
 //! NARUN_SIM_TRACE=1                                               with it: every event, when it happens
 //! ```
 
@@ -16,9 +17,11 @@ mod world;
 mod host;
 mod life;
 
+mod agreement;
 mod blobs;
 mod clock;
 mod disk;
+mod ledger_disk;
 mod network;
 mod processes;
 mod program;
@@ -26,8 +29,10 @@ mod signatures;
 
 mod outbox;
 mod random;
+mod stamps;
 mod trace;
 
+mod calm;
 mod comings;
 mod faults;
 mod forgery;
@@ -38,6 +43,7 @@ mod invariants;
 mod journal;
 
 mod random_seeds;
+mod random_slots;
 mod scenarios;
 mod speed;
 mod spread;

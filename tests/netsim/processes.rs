@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use narun::confinement::Enforced;
 use narun::exec::plan::{Ended, Kept, LaunchPlan, ProcessEvent};
 use narun::ids::RunId;
 use narun::node::engine::input::Input;
 use narun::node::shells::Processes;
+use narun::time::Mono;
 
 use crate::blobs::Shelf;
 use crate::clock::SimClock;
@@ -18,6 +20,7 @@ use crate::life::Life;
 use crate::outbox::Outbox;
 use crate::program::Program;
 use crate::random::{self, Stream};
+use crate::stamps::Stamps;
 use crate::trace::Trace;
 
 /// After how long without its node a keeper stops what other nodes take over: the time until the node is held for dead, and
@@ -35,6 +38,7 @@ struct Inner {
     host: String,
     clock: SimClock,
     shelf: Shelf,
+    stamps: Stamps,
     trace: Trace,
     state: Mutex<State>,
 }
@@ -55,6 +59,8 @@ struct Run {
     kept: Kept,
     /// Nothing: the launch is under way.
     program: Option<Program>,
+    /// The number of its stamp, if it is an attempt of a run and has begun.
+    stamp: Option<usize>,
 }
 
 impl Run {
@@ -65,9 +71,9 @@ impl Run {
 
 impl Keeper {
     /// A keeper that holds nothing.
-    pub(crate) fn new(host: &str, clock: SimClock, shelf: Shelf, stream: Stream, trace: Trace) -> Self {
+    pub(crate) fn new(host: &str, clock: SimClock, shelf: Shelf, stream: Stream, stamps: Stamps, trace: Trace) -> Self {
         let state = State { stream, runs: BTreeMap::new(), next_pid: 100, generation: 0, node: None, visits: 0 };
-        Self(Arc::new(Inner { host: host.to_owned(), clock, shelf, trace, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { host: host.to_owned(), clock, shelf, stamps, trace, state: Mutex::new(state) }))
     }
 
     /// What lives on this host now.
@@ -129,6 +135,9 @@ impl Keeper {
     pub(crate) fn die(&self, again: bool) {
         let mut state = self.lock();
         state.generation += 1;
+        for stamp in state.runs.values().filter_map(|run| run.stamp) {
+            self.0.stamps.end(stamp);
+        }
         state.runs.clear();
         self.0.trace.record(&self.0.host, "keeper lost", &[]);
         if !again {
@@ -168,8 +177,14 @@ impl Keeper {
             return self.0.trace.violated("plans carry arguments", &format!("{}: {:?}", plan.instance, plan.args));
         };
         state.next_pid += 1;
-        let kept = Kept { plan, pid: state.next_pid, started_at: self.0.clock.wall(), ended: None };
-        state.runs.insert(run, Run { kept, program: None });
+        let kept = Kept {
+            plan,
+            pid: state.next_pid,
+            started_at: self.0.clock.wall(),
+            ended: None,
+            enforced: Enforced::default(),
+        };
+        state.runs.insert(run, Run { kept, program: None, stamp: None });
         let after = random::millis(&mut state.stream, 2, 40);
         let generation = state.generation;
         drop(state);
@@ -192,7 +207,9 @@ impl Keeper {
         }
         let Some(held) = state.runs.get_mut(&run).filter(|held| held.lives()) else { return };
         held.program = Some(program);
-        let event = ProcessEvent::Launched { run, pid: held.kept.pid, at: held.kept.started_at };
+        held.stamp = held.kept.plan.is_job.then(|| self.0.stamps.begin(&self.0.host, &held.kept.plan));
+        let event =
+            ProcessEvent::Launched { run, pid: held.kept.pid, at: held.kept.started_at, enforced: Enforced::default() };
         self.tell(&state, event);
         drop(state);
         if let Program::Ends { code, after_ms } = program {
@@ -213,8 +230,11 @@ impl Keeper {
             let at = keeper.0.clock.wall();
             let alive = state.generation == generation;
             let Some(held) = state.runs.get_mut(&run).filter(|held| alive && held.lives()) else { return };
-            let ended = Ended { code, signal: code.is_none().then_some(signal), at };
+            let ended = Ended { code, signal: code.is_none().then_some(signal), at, oom_kills: 0 };
             held.kept.ended = Some(ended);
+            if let Some(stamp) = held.stamp {
+                keeper.0.stamps.end(stamp);
+            }
             keeper.tell(&state, ProcessEvent::Exited { run, ended });
         });
     }
@@ -298,6 +318,9 @@ impl Processes for SimProcesses {
             self.keeper.signal(run, SIGKILL);
         }
     }
+
+    /// The worlds that there are have no singletons.
+    fn extend(&mut self, _: RunId, _: Mono) {}
 
     fn acknowledge(&mut self, run: RunId) {
         if self.ask(&format!("acknowledge {run:?}"), &[]) {

@@ -38,14 +38,19 @@ const CALM: Duration = Duration::from_secs(5);
 /// Before that: what does not hear SIGTERM is killed after ten seconds, and may until then have looked like what is wanted.
 const LAST_STOPS: Duration = Duration::from_secs(12);
 
-fn variable(name: &str) -> Option<u64> {
+pub(crate) fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}=`{text}` is not a number")))
 }
 
+/// The seed that was asked for.
+pub(crate) fn seed_asked() -> Option<u64> {
+    variable(SEED_VARIABLE)
+}
+
 /// The seeds to run: the one that was asked for, or the first `count`.
 pub(crate) fn seeds(count: u64) -> Vec<u64> {
-    match variable(SEED_VARIABLE) {
+    match seed_asked() {
         Some(seed) => vec![seed],
         None => (0..count).collect(),
     }
@@ -55,7 +60,7 @@ fn plan_of(seed: u64) -> Plan {
     let mut stream = random::stream(seed, "plan");
     let mode = if stream.random_bool(0.5) { Mode::Streams } else { Mode::Datagrams };
     let hosts = stream.random_range(3..=5) + outsiders(seed);
-    Plan { seed, hosts, mode, skew_minutes: stream.random_range(0..10) }
+    Plan { seed, hosts, mode, skew_minutes: stream.random_range(0..10), has_ledger: false }
 }
 
 fn run(seed: u64) -> (blake3::Hash, u64) {
@@ -106,13 +111,14 @@ async fn chaos(mut world: World) {
     let mut dead: Vec<usize> = (0..founders).filter(|host| !world.runs(*host) && fate.random_bool(0.2)).collect();
     if outsiders > 0 {
         dead.retain(|host| *host != comings.porter());
-        heal(&mut world, &dead).await;
+        heal_all(&mut world, &dead).await;
         comings.finish(&mut world).await;
     }
     rest(&mut world, &dead).await;
 }
 
-async fn heal(world: &mut World, dead: &[usize]) {
+/// Puts everything right, but for the hosts that do not come back.
+pub(crate) async fn heal_all(world: &mut World, dead: &[usize]) {
     for host in dead {
         world.kill(*host).await;
     }
@@ -121,7 +127,7 @@ async fn heal(world: &mut World, dead: &[usize]) {
 
 /// Heals the world and waits until everything is right, and stays so.
 pub(crate) async fn rest(world: &mut World, dead: &[usize]) {
-    heal(world, dead).await;
+    heal_all(world, dead).await;
     world.until(REST, "at rest", |world| invariants::at_rest(world, dead)).await;
     world.run_for(LAST_STOPS).await;
     world.until(REST, "still at rest", |world| invariants::at_rest(world, dead)).await;

@@ -32,7 +32,7 @@ async fn wishes(mut world: World) {
 #[test]
 #[ignore = "a measurement"]
 fn speed() {
-    let plan = Plan { seed: SEED, hosts: HOSTS, mode: Mode::Streams, skew_minutes: 0 };
+    let plan = Plan { seed: SEED, hosts: HOSTS, mode: Mode::Streams, skew_minutes: 0, has_ledger: false };
     let began = std::time::Instant::now();
     simulate(plan, "cargo test --test netsim speed -- --ignored --nocapture", wishes);
     let node_seconds = SPAN.as_secs_f64() * HOSTS as f64;

@@ -4,14 +4,24 @@ use std::fmt;
 use std::time::Duration;
 
 use narun::blobs::image::{Image, Platform};
+use narun::confinement::Confinement;
 use narun::ids::{BlobHash, NodeName, ServiceName};
 use narun::node::engine::input::{Deploy, Request};
-use narun::spec::{Constraints, NamedPlace, Place, Placement, RunMode, ServiceSpec};
+use narun::spec::schedule::Zone;
+use narun::spec::{
+    Constraints, CronPolicy, CronScope, CronSpec, EnvVar, NamedPlace, OnNodeLoss, Place, Placement, Restart, RunMode,
+    ServiceSpec, Supervision,
+};
 
 use crate::program::Program;
+use crate::stamps;
+
+/// Most runs that are remembered of a spec: all of those of a world of some minutes.
+const HISTORY_LIMIT_MAX: u32 = narun::spec::HISTORY_LIMIT_MAX as u32;
 
 /// A wish.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a scenario has a handful of them")]
 pub(crate) enum Wish {
     /// A new revision.
     Deploy(Deployment),
@@ -47,6 +57,10 @@ pub(crate) struct Deployment {
     pub(crate) placement: Placement,
     /// What a node must have.
     pub(crate) constraints: Constraints,
+    /// When instances are started again.
+    pub(crate) restart: Restart,
+    /// When it runs, if it is a cron spec.
+    pub(crate) cron: Option<CronSpec>,
     /// The binary.
     pub(crate) blob: BlobHash,
     /// Its size in bytes.
@@ -62,6 +76,8 @@ impl Deployment {
             program: Program::Runs,
             placement,
             constraints: Constraints::default(),
+            restart: Restart::Always,
+            cron: None,
             blob: BlobHash::of(mark.as_bytes()),
             size: 200_000,
         }
@@ -70,6 +86,12 @@ impl Deployment {
     /// The same with another program.
     pub(crate) fn program(mut self, program: Program) -> Self {
         self.program = program;
+        self
+    }
+
+    /// The same, started again then only.
+    pub(crate) fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
         self
     }
 
@@ -85,22 +107,62 @@ impl Deployment {
         self
     }
 
+    /// The same as a cron spec, with a slot at every so many seconds of the minute.
+    pub(crate) fn every(mut self, seconds: u64) -> Self {
+        let policy = CronPolicy { history_limit: HISTORY_LIMIT_MAX, ..CronPolicy::default() };
+        let schedule = format!("*/{seconds} * * * * *");
+        self.cron = Some(CronSpec { schedule, timezone: Zone::UTC, scope: CronScope::Cluster, policy });
+        self
+    }
+
+    /// The same, each node for itself.
+    pub(crate) fn on_each_node(mut self) -> Self {
+        if let Some(cron) = &mut self.cron {
+            cron.scope = CronScope::Node;
+        }
+        self
+    }
+
+    /// The same under another policy.
+    pub(crate) fn policy(mut self, change: impl FnOnce(&mut CronPolicy)) -> Self {
+        if let Some(cron) = &mut self.cron {
+            change(&mut cron.policy);
+        }
+        self
+    }
+
     /// The arguments that its instances are to be started with.
     pub(crate) fn args(&self) -> Vec<String> {
         self.program.args(&self.mark)
     }
 
     fn spec(&self) -> ServiceSpec {
-        ServiceSpec {
+        let spec = ServiceSpec {
             name: self.service.clone(),
             tag: self.mark.clone(),
             command: None,
             args: self.args(),
-            env: Vec::new(),
+            env: self.env(),
             placement: self.placement.clone(),
             constraints: self.constraints.clone(),
-            mode: RunMode::Service,
-        }
+            singleton: false,
+            confinement: Confinement::default(),
+            supervision: Supervision { restart: self.restart, ..Supervision::default() },
+            mode: self.cron.clone().map_or(RunMode::Service, RunMode::Cron),
+        };
+        // A node takes what it is given: whoever reads a file has looked at it. The others would not understand it.
+        let read = ServiceSpec::from_stored(&spec.to_stored());
+        assert_eq!(read.as_ref(), Ok(&spec), "the simulator's specifications are sound");
+        spec
+    }
+
+    /// What the stamps are judged by.
+    fn env(&self) -> Vec<EnvVar> {
+        let Some(cron) = &self.cron else { return Vec::new() };
+        let each_node = (cron.scope == CronScope::Node).then_some(stamps::EACH_NODE);
+        let reruns = (cron.policy.on_node_loss == OnNodeLoss::Rerun).then_some(stamps::RERUNS);
+        let var = |(name, value): (&str, &str)| EnvVar { name: name.to_owned(), value: value.to_owned() };
+        each_node.into_iter().chain(reruns).map(var).collect()
     }
 
     fn image(&self) -> Image {

@@ -21,13 +21,15 @@ use narun::node::engine::view::{NodeView, View};
 use narun::node::handle::NodeHandle;
 
 use crate::blobs::Shelves;
-use crate::host::{Host, key_of};
+use crate::calm::Calm;
+use crate::host::{Host, Shared, key_of};
 use crate::invariants;
 use crate::journal::Journal;
 use crate::life::{End, Fuse};
 use crate::network::{Death, Fabric, Mode, Weather};
 use crate::random;
 use crate::signatures::SimSignatures;
+use crate::stamps::Stamps;
 use crate::trace::Trace;
 
 /// How often the world looks after its nodes and its invariants.
@@ -47,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) mode: Mode,
     /// How far the wall clocks may be off, in minutes.
     pub(crate) skew_minutes: i64,
+    /// Whether the nodes have a ledger: where there are cron specs.
+    pub(crate) has_ledger: bool,
 }
 
 /// A world.
@@ -59,10 +63,14 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     /// What was asked for, and answered.
     pub(crate) journal: Journal,
+    /// What attempts of runs left behind.
+    pub(crate) stamps: Stamps,
     /// Which world it is.
     pub(crate) plan: Plan,
+    /// When the ledger had to work.
+    pub(crate) calm: Calm,
     /// The members that each host showed when they were looked at last.
-    pub(crate) looked_at: BTreeMap<usize, Arc<Vec<NodeView>>>,
+    pub(crate) looked_at: BTreeMap<usize, Arc<Vec<Arc<NodeView>>>>,
 }
 
 /// Runs `body` in a world of its own, on a thread of virtual time. A failure prints what happened last and `replay`, the
@@ -101,13 +109,23 @@ impl World {
         let ends = names.iter().map(|name| (key_of(name), name.clone())).collect();
         let fabric = Fabric::new(ends, plan.mode, random::stream(plan.seed, "network"), trace.clone());
         let shelves = Shelves::default();
+        let stamps = Stamps::new(trace.clone());
+        let shared = Shared {
+            seed: plan.seed,
+            has_ledger: plan.has_ledger,
+            fabric: fabric.clone(),
+            shelves,
+            stamps: stamps.clone(),
+            trace: trace.clone(),
+        };
         let mut skews = random::stream(plan.seed, "skews");
         let mut host = |name: &String| {
             let skew_ms = skews.random_range(-plan.skew_minutes * 60_000..=plan.skew_minutes * 60_000);
-            Host::new(name, skew_ms, plan.seed, &fabric, &shelves, &trace)
+            Host::new(name, skew_ms, &shared)
         };
         let hosts = names.iter().map(&mut host).collect();
-        Self { hosts, journal: Journal::new(trace.clone()), fabric, trace, plan, looked_at: BTreeMap::new() }
+        let (journal, calm) = (Journal::new(trace.clone()), Calm::default());
+        Self { hosts, journal, stamps, fabric, trace, plan, calm, looked_at: BTreeMap::new() }
     }
 
     /// The first host founds a cluster, and the next ones join it until it has `members`, each at the one before it.
@@ -153,7 +171,7 @@ impl World {
             );
         }
         for host in 0..self.hosts.len() {
-            self.hosts[host].start();
+            self.hosts[host].start().await;
         }
     }
 
@@ -177,7 +195,7 @@ impl World {
 
     /// Starts the node of a host, and looks at what it still knows before anything can have reached it.
     pub(crate) async fn start(&mut self, host: usize) {
-        self.hosts[host].start();
+        self.hosts[host].start().await;
         // Less than the shortest way of a message.
         tokio::time::sleep(Duration::from_millis(1)).await;
         invariants::acknowledged::after_a_restart(self, host);
@@ -297,6 +315,9 @@ impl World {
         self.fabric.set_weather(Weather::FAIR);
         for host in 0..self.hosts.len() {
             self.hosts[host].platter().repair();
+            if let Some(disk) = &self.hosts[host].ledger_disk {
+                disk.repair();
+            }
             self.hosts[host].shelf.set_corrupts(false);
             self.stall(host, false);
             self.forge(host, false);
@@ -328,5 +349,11 @@ impl World {
         invariants::all_along(self);
         let violations = self.trace.violations();
         assert!(violations.is_empty(), "violated:\n{}", violations.join("\n"));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.fabric.clear();
     }
 }

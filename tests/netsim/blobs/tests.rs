@@ -1,6 +1,7 @@
 //! Three shelves on one network, no engine.
 
 use super::*;
+use std::sync::Arc;
 
 use tokio::time::timeout;
 
@@ -34,7 +35,7 @@ async fn bench() -> Bench {
         shelves.push(Shelf::new(&name, *key, Layout::new("/"), fabric.clone(), &all, trace.clone()));
         fabric.attach(*key, inputs, crate::network::tests::door(), life.clone());
         let mut net = SimNetwork { fabric: fabric.clone(), key: *key, life, host: name, trace: trace.clone() };
-        net.members(keys.iter().map(|key| Peer { key: *key, addresses: Vec::new() }).collect());
+        net.members(keys.iter().map(|key| Arc::new(Peer { key: *key, addresses: Vec::new() })).collect());
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let hash = BlobHash::of(b"program");

@@ -14,8 +14,9 @@ pub(crate) fn members_see_one_another(world: &World, dead: &[usize]) -> Result<(
     let is_member: Vec<bool> = (0..world.hosts.len()).map(|host| world.is_member(host)).collect();
     for host in world.up() {
         let view = world.view(host);
+        let shown: BTreeMap<_, _> = view.nodes.iter().map(|node| (node.key, node)).collect();
         for (other, it) in world.hosts.iter().enumerate() {
-            let shown = view.nodes.iter().find(|node| node.key == it.key);
+            let shown = shown.get(&it.key);
             if !is_member[other] {
                 match shown {
                     Some(_) => return Err(format!("n{host} shows {}, which is no member", it.name)),

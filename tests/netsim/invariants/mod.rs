@@ -7,14 +7,17 @@ pub(crate) mod copies;
 pub(crate) mod membership;
 pub(crate) mod one_run;
 pub(crate) mod replicas;
+pub(crate) mod slots;
 pub(crate) mod verified;
 
+use crate::calm::Calm;
 use crate::world::World;
 
 /// Looked at every step of the world. `one_run` and `verified` are looked at beside this, at each launch.
 pub(crate) fn all_along(world: &mut World) {
     membership::only_by_admission(world);
     bounded::all_along(world);
+    Calm::look(world);
 }
 
 /// What must hold some time after everything was healed; why it does not. `dead` hosts stay dead.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use narun::exec::plan::Kept;
 use narun::ids::{InstanceId, ServiceName};
 use narun::node::engine::view::{InstanceState, InstanceView, ServiceView, View};
-use narun::spec::{Place, Placement};
+use narun::spec::{Place, Placement, RunMode};
 
 use crate::program::Program;
 use crate::world::World;
@@ -29,12 +29,20 @@ pub(crate) fn run_as_wanted(world: &World) -> Result<(), String> {
     let drained = drained(world, &view);
     for service in view.services.iter() {
         let runs = living.remove(&service.name).unwrap_or_default();
+        if is_cron(service) {
+            continue;
+        }
         check(world, service, &runs, &drained).map_err(|text| format!("`{}`: {text}", service.name))?;
     }
     match living.first_key_value() {
         Some((service, runs)) => Err(format!("`{service}` is unknown to all, and {} of it live", runs.len())),
         None => Ok(()),
     }
+}
+
+/// Runs of cron specs come and go, each on its own.
+fn is_cron(service: &ServiceView) -> bool {
+    matches!(service.current.spec.mode, RunMode::Cron(_))
 }
 
 fn check(
@@ -118,7 +126,8 @@ pub(crate) fn are_shown_everywhere(world: &World) -> Result<(), String> {
     let up = world.up();
     let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
     let stays = |service: &&ServiceView| Program::of_args(&service.current.spec.args).is_some_and(Program::stays);
-    let steady: BTreeSet<&ServiceName> = view.services.iter().filter(stays).map(|service| &service.name).collect();
+    let services = view.services.iter().filter(|service| !is_cron(service));
+    let steady: BTreeSet<&ServiceName> = services.filter(stays).map(|service| &service.name).collect();
     let mut wanted = BTreeSet::new();
     for host in &world.hosts {
         for Kept { plan, .. } in host.keeper.living() {

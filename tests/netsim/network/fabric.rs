@@ -1,5 +1,7 @@
 //! What all nodes' ends share: who is on the network, what is cut, and which connections stand.
 
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use narun::ids::NodeKey;
+use narun::ledger::raft::Ledger;
 use narun::node::engine::effect::Response;
 use narun::node::engine::input::{Input, NetworkEvent, Request};
 use narun::node::handle::NodeHandle;
@@ -82,6 +85,8 @@ struct Port {
     /// The door of the node, for strangers.
     door: NodeHandle,
     life: Arc<Life>,
+    /// What answers requests, once there is one.
+    ledger: Option<Ledger>,
     members: BTreeSet<NodeKey>,
     /// Its process is paused, for the time that has this number.
     paused: Option<u64>,
@@ -136,7 +141,9 @@ impl Fabric {
 
     /// A node's process came up. It takes no connections before it said who its members are.
     pub(crate) fn attach(&self, key: NodeKey, inputs: mpsc::Sender<Input>, door: NodeHandle, life: Arc<Life>) {
-        self.lock().ports.insert(key, Port { inputs, door, life, members: BTreeSet::new(), paused: None });
+        self.lock()
+            .ports
+            .insert(key, Port { inputs, door, life, ledger: None, members: BTreeSet::new(), paused: None });
     }
 
     /// A node went.
@@ -191,17 +198,20 @@ impl Fabric {
     /// A node said who its members are.
     pub(super) fn members(&self, key: NodeKey, members: &BTreeSet<NodeKey>) {
         let mut state = self.lock();
-        let others: Vec<NodeKey> = state.names.keys().copied().filter(|other| *other != key).collect();
-        match state.ports.get_mut(&key) {
-            Some(port) => port.members = members.clone(),
-            None => return,
+        let all: BTreeSet<NodeKey> = state.names.keys().copied().collect();
+        let Some(port) = state.ports.get_mut(&key) else { return };
+        let before = std::mem::replace(&mut port.members, members.clone());
+        // What it says first is news to all. In a wave of joins it says more, once for each that joins: only what is new is looked at.
+        let (came, went) = match before.is_empty() {
+            true => (members.clone(), &all - members),
+            false => (members - &before, &before - members),
+        };
+        let is_host = |other: &NodeKey| *other != key && all.contains(other);
+        for other in came.into_iter().filter(is_host) {
+            self.consider(&mut state, key, other);
         }
-        for other in others {
-            if members.contains(&other) {
-                self.consider(&mut state, key, other);
-            } else {
-                self.hang_up(&mut state, key, other);
-            }
+        for other in went.into_iter().filter(is_host) {
+            self.hang_up(&mut state, key, other);
         }
     }
 
@@ -311,6 +321,11 @@ impl Fabric {
     pub(crate) fn set_weather(&self, weather: Weather) {
         self.trace.record("", &format!("{weather:?}"), &[]);
         self.lock().weather = weather;
+    }
+
+    /// How the network is now.
+    pub(crate) fn weather(&self) -> Weather {
+        self.lock().weather
     }
 
     /// Whether two nodes are connected and bytes pass in both directions.

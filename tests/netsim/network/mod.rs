@@ -103,7 +103,7 @@ impl Network for SimNetwork {
         }
     }
 
-    fn members(&mut self, members: Vec<Peer>) {
+    fn members(&mut self, members: Vec<Arc<Peer>>) {
         if self.life.acts() {
             let bytes: Vec<u8> = members.iter().flat_map(|peer| peer.key.0).collect();
             self.trace.record(&self.host, &format!("members {}", members.len()), &bytes);

@@ -1,6 +1,7 @@
 //! The network by itself: two or three ends, no engine.
 
 use super::*;
+use std::sync::Arc;
 
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ async fn bench(count: u8, mode: Mode, seed: u64) -> Bench {
         nets.push(SimNetwork { fabric: fabric.clone(), key: *key, life, host: fabric.name(key), trace: trace.clone() });
     }
     for net in &mut nets {
-        net.members(keys.iter().map(|key| Peer { key: *key, addresses: Vec::new() }).collect());
+        net.members(keys.iter().map(|key| Arc::new(Peer { key: *key, addresses: Vec::new() })).collect());
     }
     let mut bench = Bench { fabric, keys, ends, nets };
     for n in 0..usize::from(count) {
@@ -149,7 +150,7 @@ async fn a_process_that_ends_is_missed_at_once_and_a_host_only_after_a_while() {
 async fn whom_one_end_does_not_admit_is_cut_and_stays_out() {
     let mut bench = bench(3, Mode::Streams, 4).await;
     let (stays, removed) = (bench.keys[1], bench.keys[2]);
-    bench.nets[0].members(vec![Peer { key: stays, addresses: Vec::new() }]);
+    bench.nets[0].members(vec![Arc::new(Peer { key: stays, addresses: Vec::new() })]);
     for node in [0, 2] {
         assert!(matches!(bench.event(node, 1).await, Some(NetworkEvent::Broken(_))), "n{node}");
     }

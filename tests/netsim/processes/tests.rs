@@ -2,6 +2,8 @@
 
 use super::*;
 
+use narun::confinement::Confinement;
+use narun::exec::plan::Stop;
 use narun::ids::{BlobHash, InstanceId, ServiceName};
 use narun::node::layout::Layout;
 use tokio::time::timeout;
@@ -16,7 +18,8 @@ struct Bench {
 fn bench() -> Bench {
     let (trace, layout) = (Trace::new(), Layout::new("/n0"));
     let shelf = Shelf::alone("n0", layout.clone(), trace.clone());
-    let keeper = Keeper::new("n0", SimClock::new("n0", 0), shelf.clone(), random::stream(1, "keeper"), trace.clone());
+    let (clock, stream, stamps) = (SimClock::new("n0", 0), random::stream(1, "keeper"), Stamps::new(trace.clone()));
+    let keeper = Keeper::new("n0", clock, shelf.clone(), stream, stamps, trace.clone());
     Bench { keeper, shelf, trace, layout }
 }
 
@@ -41,6 +44,11 @@ impl Bench {
             log_dir: self.layout.log_dir(&instance),
             replaceable: run % 2 == 1,
             revision: 1,
+            confinement: Confinement::default(),
+            identity: None,
+            stop: Stop::default(),
+            is_job: false,
+            lease_until: None,
             instance,
         }
     }

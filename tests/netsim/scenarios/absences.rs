@@ -19,7 +19,7 @@ const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(30);
 /// One world: what happens here takes hours, of which each costs seconds.
 fn one_world<F: Future<Output = ()>>(name: &str, hosts: usize, mode: Mode, story: impl FnOnce(World) -> F) {
     let replay = format!("cargo test --test netsim {name} -- --nocapture");
-    simulate(Plan { seed: 1, hosts, mode, skew_minutes: 2 }, &replay, story);
+    simulate(Plan { seed: 1, hosts, mode, skew_minutes: 2, has_ledger: false }, &replay, story);
 }
 
 fn row(world: &World, host: usize, table: Table, service: &str) -> Option<Vec<u8>> {

@@ -2,6 +2,9 @@
 
 use super::*;
 
+use narun::node::engine::view::InstanceState;
+use narun::spec::Restart;
+
 use crate::program::Program;
 use crate::wish::{anywhere, everywhere, on};
 
@@ -169,5 +172,45 @@ fn a_program_that_ends_is_started_again_and_again_and_at_last_left_alone() {
         world.run_for(Duration::from_secs(60)).await;
         assert_eq!(living(&world, "web"), before);
         at_rest(&mut world, &[]).await;
+    });
+}
+
+#[test]
+fn what_has_finished_is_not_run_again_whatever_becomes_of_its_node() {
+    scenario("what_has_finished_is_not_run_again_whatever_becomes_of_its_node", 4, async |mut world| {
+        let program = Program::Ends { code: 0, after_ms: 300 };
+        let job = Deployment::new("job", "m1", anywhere(4)).program(program).restart(Restart::OnFailure);
+        deployed(&mut world, 0, job).await;
+        let finished = |world: &World| {
+            let view = world.view(0);
+            let done = view.instances.iter().filter(|it| it.state == InstanceState::Finished && it.ready && it.wanted);
+            done.map(|it| (it.index, it.node_key, it.run)).collect::<Vec<_>>()
+        };
+        world
+            .until(Duration::from_secs(60), "all finished", |world| match finished(world).len() {
+                4 => Ok(()),
+                count => Err(format!("{count} of 4")),
+            })
+            .await;
+        let before = finished(&world);
+        let count = |world: &World| world.view(0).instances.len();
+        // A process, and a whole host: for longer than it takes until others take over what runs there.
+        world.crash(1).await;
+        world.kill(2).await;
+        world.start(1).await;
+        world.run_for(Duration::from_secs(120)).await;
+        assert_eq!((finished(&world), count(&world)), (before.clone(), 4));
+        world.start(2).await;
+        at_rest(&mut world, &[]).await;
+        assert_eq!((finished(&world), count(&world)), (before.clone(), 4));
+        // Its user's word does it.
+        done(&mut world, 3, Wish::Restart(service_name("job"))).await;
+        world
+            .until(Duration::from_secs(60), "all finished once more", |world| {
+                let now = finished(world);
+                let again = now.iter().filter(|one| before.iter().all(|old| old.2 != one.2)).count();
+                if again == 4 { Ok(()) } else { Err(format!("{again} of 4 have run again")) }
+            })
+            .await;
     });
 }

@@ -15,7 +15,7 @@ use crate::random;
 fn once<F: Future<Output = ()>>(name: &str, hosts: usize, mode: Mode, story: impl Fn(World) -> F) {
     for seed in seeds(1) {
         let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim {name} -- --nocapture");
-        simulate(Plan { seed, hosts, mode, skew_minutes: 0 }, &replay, |mut world| {
+        simulate(Plan { seed, hosts, mode, skew_minutes: 0, has_ledger: false }, &replay, |mut world| {
             let story = &story;
             async move {
                 world.found(hosts).await;

@@ -121,7 +121,7 @@ fn a_deletion_while_one_sleeps_is_final() {
 fn a_node_that_joins_late_learns_all_and_takes_part() {
     for seed in seeds(SEEDS) {
         let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim a_node_that_joins_late");
-        let plan = Plan { seed, hosts: 4, mode: Mode::Streams, skew_minutes: 3 };
+        let plan = Plan { seed, hosts: 4, mode: Mode::Streams, skew_minutes: 3, has_ledger: false };
         simulate(plan, &replay, async |mut world| {
             world.found(3).await;
             deployed(&mut world, 0, Deployment::new("agent", "m1", everywhere(1))).await;

@@ -13,6 +13,7 @@ mod later_versions;
 mod numbers;
 mod partitions;
 mod scale;
+mod slots;
 mod transfers;
 mod trust;
 
@@ -42,7 +43,7 @@ fn scenario_with_skew<F: Future<Output = ()>>(name: &str, hosts: usize, skew_min
     for seed in seeds(SEEDS) {
         for mode in [Mode::Streams, Mode::Datagrams] {
             let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim {name} -- --nocapture");
-            simulate(Plan { seed, hosts, mode, skew_minutes }, &replay, |mut world| {
+            simulate(Plan { seed, hosts, mode, skew_minutes, has_ledger: false }, &replay, |mut world| {
                 let story = &story;
                 async move {
                     world.found(hosts).await;

@@ -41,7 +41,7 @@ fn nodes() -> usize {
 /// Runs `story` in one world of `hosts` hosts, of which none has been started.
 fn large<F: Future<Output = ()>>(name: &str, hosts: usize, mode: Mode, story: impl FnOnce(World) -> F) {
     let replay = format!("{NODES_VARIABLE}={hosts} cargo test --test netsim {name} -- --nocapture");
-    simulate(Plan { seed: 1, hosts, mode, skew_minutes: 0 }, &replay, story);
+    simulate(Plan { seed: 1, hosts, mode, skew_minutes: 0, has_ledger: false }, &replay, story);
 }
 
 /// Waits until `holds`, for `limit` at most. Gives back after how long it was seen to.
@@ -110,7 +110,7 @@ fn all_join_at_once_and_everybody_knows_everybody() {
                 Ok(Response::Admitted(welcome)) => world.hosts[joiner].belong(&welcome.founding, Some(&welcome)),
                 other => panic!("n{joiner} was not admitted: {other:?}"),
             }
-            world.hosts[joiner].start();
+            world.hosts[joiner].start().await;
         }
         until(&mut world, JOINED_WITHIN, "everybody alive", |world| {
             invariants::convergence::members_see_one_another(world, &[])

@@ -1,0 +1,136 @@
+//! When the ledger had to work: while which hosts were up, in reach of one another and a majority of its voters.
+//!
+//! It is looked at from outside, at every step of the world: what the hosts' processes, links, disks and clocks are, and who votes. What a
+//! node believes of the others is not asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use narun::ids::NodeKey;
+use narun::ledger::time::Slot;
+
+use crate::clock::EPOCH_MS;
+use crate::disk::Speed;
+use crate::network::Weather;
+use crate::world::World;
+
+/// Most hosts of a world that is looked at: every set of them is.
+const HOSTS_MAX: usize = 8;
+
+/// How far apart clocks may be that count as right: less than what costs a node its leases.
+const APART_MAX_MS: i64 = 1_000;
+
+/// For how long some hosts were all that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// The hosts, a bit each.
+    hosts: u32,
+    /// Since the world began.
+    from: Duration,
+    to: Duration,
+    state: State,
+}
+
+/// What stays as it is during a span.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct State {
+    /// How far the clock of one of the hosts is ahead.
+    ahead_ms: i64,
+    /// Which hosts of all take nothing on, a bit each.
+    drained: u32,
+}
+
+/// All such spans of a world.
+#[derive(Default)]
+pub(crate) struct Calm {
+    open: BTreeMap<u32, Span>,
+    closed: Vec<Span>,
+}
+
+impl Calm {
+    /// Something happened to a host that is over at once.
+    pub(crate) fn disturb(&mut self, host: usize) {
+        let closed = self.open.extract_if(.., |hosts, _| hosts & (1 << host) != 0);
+        self.closed.extend(closed.map(|(_, span)| span));
+    }
+
+    /// Looks at how things stand.
+    pub(crate) fn look(world: &mut World) {
+        if !world.plan.has_ledger || world.hosts.len() > HOSTS_MAX {
+            return;
+        }
+        let now = world.stamps.now();
+        let good = good_sets(world);
+        let calm = &mut world.calm;
+        let is_over = |hosts: &u32, span: &mut Span| good.get(hosts) != Some(&span.state);
+        let over = calm.open.extract_if(.., is_over);
+        calm.closed.extend(over.map(|(_, span)| span));
+        for (hosts, state) in good {
+            calm.open.entry(hosts).or_insert(Span { hosts, from: now, to: now, state }).to = now;
+        }
+    }
+
+    /// Whether some hosts, `host` among them and not drained if it is given, were all that it takes from when a slot was due, less `before`, until `after`
+    /// it.
+    pub(crate) fn was(&self, slot: Slot, host: Option<usize>, before: Duration, after: Duration) -> bool {
+        self.open.values().chain(&self.closed).any(|span| {
+            let is_in = host.is_none_or(|host| span.hosts & !span.state.drained & (1 << host) != 0);
+            let due_ms = slot.0 as i64 * 1_000 - EPOCH_MS - span.state.ahead_ms;
+            let Ok(due) = u64::try_from(due_ms).map(Duration::from_millis) else { return false };
+            is_in && span.from <= due.saturating_sub(before) && due + after <= span.to
+        })
+    }
+}
+
+/// Every set of hosts that is all that it takes, and how things are with it.
+fn good_sets(world: &World) -> BTreeMap<u32, State> {
+    let mut sets = BTreeMap::new();
+    let is_slow = world.up().iter().any(|host| world.hosts[*host].platter().speed() != Speed::Ordinary);
+    if is_slow || world.fabric.weather() != Weather::FAIR {
+        return sets;
+    }
+    let groups = voters(world);
+    let well: Vec<usize> = world.up().into_iter().filter(|host| is_well(world, *host)).collect();
+    let goes: BTreeSet<(usize, usize)> = well
+        .iter()
+        .flat_map(|one| well.iter().map(move |other| (*one, *other)))
+        .filter(|(one, other)| one == other || world.fabric.passes(world.hosts[*one].key, world.hosts[*other].key))
+        .collect();
+    let drained = well.iter().filter(|host| is_drained(world, **host)).fold(0, |bits, host| bits | 1 << host);
+    for hosts in 1..1_u32 << world.hosts.len() {
+        let set: Vec<usize> = (0..world.hosts.len()).filter(|host| hosts & (1 << host) != 0).collect();
+        if !set.iter().all(|host| well.contains(host)) {
+            continue;
+        }
+        let is_whole = set.iter().all(|one| set.iter().all(|other| goes.contains(&(*one, *other))));
+        let has_majority = |group: &BTreeSet<NodeKey>| {
+            let present = set.iter().filter(|host| group.contains(&world.hosts[**host].key)).count();
+            present > group.len() / 2
+        };
+        let leads = || set.iter().map(|host| world.hosts[*host].clock.ahead_ms());
+        let apart = leads().max().unwrap_or(0) - leads().min().unwrap_or(0);
+        let can_run = hosts & !drained != 0;
+        if is_whole && can_run && apart <= APART_MAX_MS && !groups.is_empty() && groups.iter().all(has_majority) {
+            sets.insert(hosts, State { ahead_ms: world.hosts[set[0]].clock.ahead_ms(), drained });
+        }
+    }
+    sets
+}
+
+/// The voters, by every node that runs and thinks that it is one.
+fn voters(world: &World) -> BTreeSet<BTreeSet<NodeKey>> {
+    let ledgers = world.hosts.iter().filter_map(|host| Some((host.key, host.running.as_ref()?.ledger.as_ref()?)));
+    let groups = ledgers.map(|(key, ledger)| (key, ledger.standing().borrow().voters.iter().copied().collect()));
+    groups.filter(|(key, group): &(NodeKey, BTreeSet<NodeKey>)| group.contains(key)).map(|(_, group)| group).collect()
+}
+
+fn is_well(world: &World, host: usize) -> bool {
+    let running = world.hosts[host].running.as_ref();
+    running.is_some_and(|running| !running.life.is_stalled() && !running.life.forges() && !running.life.is_over())
+}
+
+/// As the node itself shows it.
+pub(crate) fn is_drained(world: &World, host: usize) -> bool {
+    let key = world.hosts[host].key;
+    world.view(host).nodes.iter().any(|node| node.key == key && node.drain.is_some())
+}

@@ -1,0 +1,250 @@
+//! Worlds of cron specs drawn from seeds: every fault there is in the middle of slots, then healing, then an audit of every slot.
+
+use std::panic::catch_unwind;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::Instant;
+
+use narun::node::engine::effect::Response;
+use narun::spec::{CatchUp, Concurrency, OnNodeLoss};
+
+use crate::faults;
+use crate::invariants::slots::{Spec, Tally, audit};
+use crate::network::Mode;
+use crate::program::Program;
+use crate::random::{self, Stream};
+use crate::random_seeds::{SEED_VARIABLE, heal_all, seed_asked, variable};
+use crate::wish::{Deployment, Wish, anywhere};
+use crate::workload;
+use crate::world::{Plan, World, simulate};
+
+/// How many slots the ordinary test run looks at.
+const SLOTS: u64 = 4_000;
+
+/// Set to a number: that many slots.
+const SLOTS_VARIABLE: &str = "NARUN_SIM_SLOTS";
+
+/// After how many failures no more seeds are tried: each says as much as the next hundred.
+const FAILURES_MAX: usize = 5;
+
+/// How many specs a world has.
+const SPECS: usize = 12;
+
+/// How long after healing a world is audited: leaders are elected, what was missed is caught up, and what runs has ended.
+const REST: Duration = Duration::from_secs(45);
+
+/// The host whose clock may be off from the start.
+const SKEWED: usize = 2;
+
+/// How late a run may start.
+const DEADLINE_SECONDS: u64 = 15;
+
+fn plan_of(seed: u64) -> Plan {
+    let mut stream = random::stream(seed, "plan of slots");
+    let mode = if stream.random_bool(0.8) { Mode::Streams } else { Mode::Datagrams };
+    Plan { seed, hosts: stream.random_range(3..=5), mode, skew_minutes: 0, has_ledger: true }
+}
+
+/// What one world came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    tally: Tally,
+    faults: u64,
+    seconds: u64,
+}
+
+fn run(seed: u64) -> (blake3::Hash, u64, Outcome) {
+    let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim random_slots -- --nocapture");
+    let outcome = Mutex::new(Outcome::default());
+    let (hash, events) = simulate(plan_of(seed), &replay, |world| async {
+        let came = story(world).await;
+        *outcome.lock().unwrap_or_else(PoisonError::into_inner) = came;
+    });
+    (hash, events, outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+async fn story(mut world: World) -> Outcome {
+    let seed = world.plan.seed;
+    let mut stream = random::stream(seed, "specs");
+    let mut fate = random::stream(seed, "faults of slots");
+    world.assemble().await;
+    world.run_for(Duration::from_secs(8)).await;
+    // One clock is off from the start in some worlds; steps of others come with the faults.
+    if stream.random_bool(0.3) {
+        world.hosts[SKEWED].clock.set_skew(stream.random_range(-600_000..600_000));
+        world.run_for(Duration::from_secs(4)).await;
+    }
+    let mut specs = Vec::new();
+    for number in 0..SPECS {
+        let spec = deploy(&mut world, &mut stream, number).await;
+        specs.extend(spec);
+    }
+    let span = random::millis(&mut fate, 40_000, 70_000);
+    let schedule = faults::schedule(&mut fate, world.hosts.len(), span);
+    let count = schedule.len() as u64;
+    let mut schedule = schedule.into_iter().peekable();
+    let start = Instant::now();
+    let mut next_wish = random::millis(&mut stream, 1_000, 8_000);
+    while start.elapsed() < span {
+        while let Some((_, fault)) = schedule.next_if(|(at, _)| *at <= start.elapsed()) {
+            faults::strike(&mut world, fault).await;
+        }
+        if next_wish <= start.elapsed() {
+            wish(&mut world, &mut stream, &mut specs);
+            next_wish += random::millis(&mut stream, 500, 8_000);
+        }
+        let next = schedule.peek().map_or(span, |(at, _)| *at).min(next_wish).min(span);
+        world.run_for(next.saturating_sub(start.elapsed()).max(Duration::from_millis(1))).await;
+    }
+    for host in &world.hosts {
+        host.clock.set_skew(0);
+    }
+    heal_all(&mut world, &[]).await;
+    world.run_for(REST).await;
+    learn_what_is_suspended(&world, &mut specs);
+    let tally = audit(&mut world, &specs).await;
+    Outcome { tally, faults: count, seconds: world.stamps.now().as_secs() }
+}
+
+/// Deploys one spec; none if that was not answered.
+async fn deploy(world: &mut World, stream: &mut Stream, number: usize) -> Option<Spec> {
+    let every = *random::pick(stream, &[1, 1, 1, 2, 5]);
+    let program = match stream.random_range(0..10) {
+        0..6 => Program::Ends { code: 0, after_ms: stream.random_range(20..900) },
+        6..8 => Program::Ends { code: 0, after_ms: stream.random_range(900..4_000) },
+        8 => Program::Ends { code: 1, after_ms: stream.random_range(20..500) },
+        _ => Program::Runs,
+    };
+    let mut deployment = Deployment::new(&format!("cron-{number}"), &format!("m{number}"), anywhere(1));
+    deployment = deployment.program(program).every(every).policy(|policy| {
+        policy.starting_deadline_seconds = DEADLINE_SECONDS;
+        policy.concurrency = *random::pick(stream, &[Concurrency::Skip, Concurrency::Allow, Concurrency::Replace]);
+        policy.catch_up = match stream.random_range(0..4) {
+            0 => CatchUp::None,
+            1 => CatchUp::All { window_seconds: 30 },
+            _ => CatchUp::Latest,
+        };
+        policy.on_node_loss = *random::pick(stream, &[OnNodeLoss::Fail, OnNodeLoss::Fail, OnNodeLoss::Rerun]);
+        policy.max_retries = stream.random_range(0..3);
+        if policy.max_retries > 0 {
+            policy.retry_backoff_seconds = 1;
+        }
+        // What does not end by itself.
+        policy.timeout_seconds = if program == Program::Runs { 2 } else { 0 };
+    });
+    if stream.random_bool(0.15) {
+        deployment = deployment.on_each_node();
+    }
+    // A spec begins when it was deployed, by the clock of whoever took it.
+    let host = stream.random_range(0..SKEWED);
+    let asked = world.hosts[host].clock.wall();
+    let answer = workload::demand(world, host, Wish::Deploy(deployment.clone()), 1).await;
+    let answered = world.hosts[host].clock.wall();
+    match answer {
+        Some(Ok(Response::Revised { .. })) => {
+            Some(Spec { deployment, every, taken: (asked, answered), is_suspended: false })
+        }
+        other => panic!("n{host} took no spec: {other:?}"),
+    }
+}
+
+/// A redeploy, a suspension, its end, or a drain.
+fn wish(world: &mut World, stream: &mut Stream, specs: &mut [Spec]) {
+    let up = world.up();
+    if up.is_empty() {
+        return;
+    }
+    let host = *random::pick(stream, &up);
+    let number = stream.random_range(0..specs.len());
+    let spec = &mut specs[number];
+    let service = spec.deployment.service.clone();
+    let wish = match stream.random_range(0..10) {
+        0..4 => {
+            spec.deployment.mark = format!("m{number}-{}", world.journal.entries().len());
+            Wish::Deploy(spec.deployment.clone())
+        }
+        4 => Wish::Stop(service),
+        5..8 => Wish::Start(service),
+        _ => return workload::random_drain(world, stream),
+    };
+    workload::submit(world, host, wish, 1);
+}
+
+fn learn_what_is_suspended(world: &World, specs: &mut [Spec]) {
+    let Some(view) = world.up().first().map(|host| world.view(*host)) else { return };
+    for spec in specs {
+        let service = view.services.iter().find(|service| service.name == spec.deployment.service);
+        spec.is_suspended = service.is_some_and(|service| service.current.stopped);
+    }
+}
+
+/// What all seeds so far came to.
+#[derive(Default)]
+struct Sum {
+    next: u64,
+    worlds: u64,
+    outcome: Outcome,
+    failed: Vec<u64>,
+}
+
+#[test]
+fn random_slots() {
+    let wanted = variable(SLOTS_VARIABLE).unwrap_or(SLOTS);
+    let began = std::time::Instant::now();
+    let sum = Mutex::new(Sum { next: seed_asked().unwrap_or(0), ..Sum::default() });
+    let lock = || sum.lock().unwrap_or_else(PoisonError::into_inner);
+    let take = || {
+        let mut sum = lock();
+        let is_done = match seed_asked() {
+            Some(seed) => sum.next > seed,
+            None => sum.outcome.tally.slots >= wanted || sum.failed.len() >= FAILURES_MAX,
+        };
+        sum.next += 1;
+        (!is_done).then_some(sum.next - 1)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = take() {
+                    let ended = catch_unwind(|| run(seed));
+                    let mut sum = lock();
+                    match ended {
+                        Ok((.., outcome)) => {
+                            sum.worlds += 1;
+                            sum.outcome.tally.add(outcome.tally);
+                            sum.outcome.faults += outcome.faults;
+                            sum.outcome.seconds += outcome.seconds;
+                        }
+                        Err(_) => sum.failed.push(seed),
+                    }
+                }
+            });
+        }
+    });
+    let Sum { worlds, outcome: Outcome { tally, faults, seconds }, failed, .. } =
+        sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let took = began.elapsed().as_secs_f64();
+    eprintln!(
+        "{} slots in {worlds} worlds: {} ran, {} lost, {} missed, {} skipped, {} suspended; {faults} faults, {seconds} s of cluster \
+         time in {took:.0} s: {:.0} slots a second",
+        tally.slots,
+        tally.ran,
+        tally.lost,
+        tally.missed,
+        tally.skipped,
+        tally.suspended,
+        tally.slots as f64 / took,
+    );
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+    assert!(tally.ran > tally.slots / 4, "worlds in which slots run");
+}
+
+#[test]
+fn a_seed_of_slots_replays_to_the_byte() {
+    let (first, events, _) = run(1);
+    let (again, events_again, _) = run(1);
+    assert_eq!((first, events), (again, events_again));
+}
