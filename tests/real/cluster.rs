@@ -338,13 +338,17 @@ impl Node {
         members
     }
 
-    /// Waits until this node sees these members, all of them alive.
+    /// Waits until this node sees these members, all of them alive, and knows what each tells of itself: work is placed on no
+    /// member that has not told its platform yet, and a busy disk holds that back.
     pub(crate) fn sees(&self, names: &[&str]) {
-        let wanted: Vec<_> = names.iter().map(|name| ((*name).to_owned(), "alive".to_owned())).collect();
         let mut last = Vec::new();
         let seen = within(WAIT_MAX, || {
-            last = self.members();
-            (last == wanted).then_some(())
+            let list = self.json(&["node", "list"]);
+            last = list.as_array().expect("a list").clone();
+            last.sort_by_key(|node| text(&node["name"]));
+            let named = last.iter().map(|node| text(&node["name"])).eq(names.iter().copied());
+            let known = last.iter().all(|node| node["status"] == "alive" && node["platform"].is_string());
+            (named && known).then_some(())
         });
         assert!(seen.is_some(), "{} sees {last:?} instead of {names:?}: {}", self.name, self.log());
     }

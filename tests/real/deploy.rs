@@ -49,12 +49,11 @@ fn all_four_forms_and_their_manners() {
     places.sort();
     assert_eq!(places, ["n1", "n2", "n3"], "one each");
 
-    // A file and options: cron specs, which are stored, with a word on that.
+    // A file and options: cron specs, whose next slots are shown.
     let spec = cluster
         .file("cron.json", r#"{"name": "nightly", "tag": "v1", "cronSchedule": "0 2 * * *", "runMode": "cron"}"#);
-    let stored = node.run(&["deploy", "--config", &spec, &sleeper]);
-    assert!(stored.stderr.contains("stored, and not fired"), "{stored:?}");
-    stored.done();
+    let told = node.run(&["deploy", "--config", &spec, &sleeper]).done();
+    assert!(told.contains("Next due") && told.matches("T02:00:00Z").count() == 5, "{told}");
     let words =
         ["deploy", "--name", "hourly", "--tag", "v1", "--runMode", "cron", "--cronSchedule", "@hourly", &sleeper];
     node.ok(&words);
@@ -63,6 +62,19 @@ fn all_four_forms_and_their_manners() {
     let row = |name: &str| list.as_array().unwrap().iter().find(|row| row["service"] == name).unwrap().clone();
     assert_eq!(row("nightly")["cron_schedule"], "0 2 * * *");
     assert_eq!(row("hourly")["mode"], "cron");
+    // Each node tells when it is due; a service never is.
+    eventually("two nodes to be asked within one hour", || {
+        let [one, other] = [0, 2].map(|node| cluster[node].json(&["cron", "next", "hourly", "-n", "3"]));
+        (one == other && one.as_array().is_some_and(|slots| slots.len() == 3)).then_some(())
+    });
+    let next = cluster[0].ok(&["cron", "next", "nightly"]);
+    assert_eq!(
+        next.lines().next().unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["SCHEDULED_AT", "LOCAL_TIME", "TIMEZONE"]
+    );
+    assert_eq!(next.matches("T02:00:00Z  ").count(), 5, "{next}");
+    node.run(&["cron", "next", "flags"]).refused(1, &["`flags` is a service"]);
+    node.run(&["cron", "next", "nobody"]).refused(1, &["`nobody`"]);
     assert_eq!(row("hourly")["instance_ids"], serde_json::json!([]), "nothing is fired");
     assert_eq!(row("flags")["desired"], 1);
 
@@ -115,11 +127,13 @@ fn what_is_refused_changes_nothing() {
         ("name: web", &["`tag`"]),
         ("name: web\ntag: v2\nnodes: [{name: n9, replicas: 1}]", &["`n9`", "n1"]),
         ("name: web\ntag: v2\nnodes: [{name: n1, replicas: 0}]", &["replicas"]),
-        ("name: web\ntag: v2\nmemoryMB: 64", &["`memoryMB`", "not carried out"]),
+        ("name: web\ntag: v2\nspread: zone", &["`spread`", "not carried out"]),
         ("name: web\ntag: v2\nlandlock: [{path: /tmp, modes: r}]", &["`landlock"]),
-        ("name: web\ntag: v2\nuser: nobody", &["`user`", "not carried out"]),
+        ("name: web\ntag: v2\nmetrics: {port: 9100}", &["`metrics`", "not carried out"]),
         ("name: web\ntag: v2\nrunMode: cron", &["`cronSchedule`"]),
         ("name: web\ntag: v2\nrunMode: cron\ncronSchedule: every day", &["`cronSchedule`"]),
+        ("name: web\ntag: v2\ncronSchedule: 0 0 30 2 *", &["`cronSchedule`", "never fires"]),
+        ("name: web\ntag: v2\ncronSchedule: '@daily'\ntimezone: Berlin", &["`timezone`", "`Europe/Berlin`"]),
         ("name: web\ntag: v2\nrunMode: sometimes", &["`runMode`", "sometimes"]),
         ("name: web\nname: web\ntag: v2", &["name"]),
         ("", &["empty"]),

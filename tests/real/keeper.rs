@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use narun::exec::keeper::{LOCK_NAME, sweep_leftovers};
@@ -605,40 +604,5 @@ async fn trees_are_held_together_by_what_this_user_may_use() {
 /// All tests of this file again, as a user who may write to no control group.
 #[test]
 fn all_of_this_holds_for_an_unprivileged_user() {
-    if host::is_unprivileged() {
-        return;
-    }
-    if !host::is_root() {
-        return skip(
-            "all_of_this_holds_for_an_unprivileged_user",
-            "only root can become another user; the other tests ran as this one",
-        );
-    }
-    let nobody = |command: &str| {
-        let mut setpriv = Command::new("setpriv");
-        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", command]);
-        setpriv
-    };
-    if !nobody("unshare").args(["--user", "--pid", "--fork", "true"]).status().is_ok_and(|status| status.success()) {
-        return skip(
-            "all_of_this_holds_for_an_unprivileged_user",
-            "unprivileged user namespaces, setpriv or unshare are not to be had here",
-        );
-    }
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-    let (tests, exe) = (dir.path().join("tests"), dir.path().join("narun"));
-    // The build's own folder may be closed to others. Copied by another process: a file that this one has written may still
-    // be held by a child that some other test was forking meanwhile, and could not be run.
-    for (from, to) in [(std::env::current_exe().unwrap(), &tests), (host::exe(), &exe)] {
-        assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
-    }
-    let mut again = nobody(tests.to_str().unwrap());
-    again.args(["keeper::", "--test-threads=2"]).env("TMPDIR", dir.path()).env(host::EXE_VARIABLE, &exe);
-    // What this user may not do was done as root; it is no loss here, and the file of skipped tests is root's.
-    again.env_remove("CI").env_remove("NARUN_TEST_SKIPS");
-    let output = again.current_dir("/").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("test keeper::killing_leaves_no_descendant ... ok"), "{text}");
+    host::again_unprivileged("keeper::", "keeper::killing_leaves_no_descendant");
 }

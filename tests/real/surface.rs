@@ -134,7 +134,10 @@ fn json_has_the_documented_keys_and_tables_their_columns() {
     }
     assert!(image["size"].is_u64());
     let status = node.json(&["status"]);
-    assert_eq!(keys(&status).join(" "), "boot cluster cron_fires key network node nodes problems services version");
+    assert_eq!(
+        keys(&status).join(" "),
+        "boot cluster cron_fires key ledger network node nodes problems services version"
+    );
     let made = node.json(&["ticket", "create"]);
     assert_eq!(keys(&made).join(" "), "expires id ticket uses");
     let row = first(&["service", "list"]);

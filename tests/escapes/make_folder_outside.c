@@ -1,0 +1,12 @@
+/* Makes a folder outside.
+ *
+ * refused-by: landlock
+ * needs: landlock 1
+ * spec: {mode: landlock, landlock: {paths: [{path: $OUTSIDE, modes: rw}]}}
+ */
+
+#include "escape.h"
+
+int main(void) {
+    judge(mkdir(outside("folder"), 0700), "mkdir");
+}

@@ -1,0 +1,12 @@
+/* Reads a file that nobody opened to it.
+ *
+ * refused-by: landlock
+ * needs: landlock 1
+ * spec: {mode: landlock}
+ */
+
+#include "escape.h"
+
+int main(void) {
+    judge(open(outside("secret"), O_RDONLY), "open for reading");
+}

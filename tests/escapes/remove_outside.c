@@ -1,0 +1,12 @@
+/* Removes a file outside.
+ *
+ * refused-by: landlock
+ * needs: landlock 1
+ * spec: {mode: landlock, landlock: {paths: [{path: $OUTSIDE, modes: rw}]}}
+ */
+
+#include "escape.h"
+
+int main(void) {
+    judge(unlink(outside("writable")), "unlink");
+}
