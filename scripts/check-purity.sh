@@ -12,6 +12,7 @@ pure=(
     src/ids.rs
     src/time.rs
     src/capacity.rs
+    src/confinement.rs
     src/spec
     src/crdt
     src/gossip/membership
@@ -24,6 +25,17 @@ pure=(
     src/exec/backoff.rs
     src/blobs/image.rs
     src/blobs/plan.rs
+    src/ledger/time.rs
+    src/ledger/run.rs
+    src/ledger/command.rs
+    src/ledger/question.rs
+    src/ledger/machine
+    src/ledger/office
+    src/ledger/voters.rs
+    src/ledger/duty
+    src/ledger/raft/forms.rs
+    src/ledger/raft/wire.rs
+    src/ledger/raft/sound.rs
 )
 
 # Addresses of `std::net` and strings of `std::os::unix::ffi` are plain values; sockets and descriptors are not.

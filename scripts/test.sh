@@ -10,19 +10,22 @@ cd "$(dirname "$0")/.."
 # The programs that tests run, and the packages that have them. Nobody here wrote them: that is why they are used.
 programs=(
     "busybox busybox-static"
+    "caddy caddy"
+    "cc gcc libc6-dev"
     "curl curl"
     "ip iproute2"
     "nft nftables"
+    "nginx nginx-light"
     "python3 python3"
     "redis-server redis-server"
     "setpriv util-linux"
 )
 
 missing_packages() {
-    local entry program package
+    local entry program packages
     for entry in "${programs[@]}"; do
-        read -r program package <<<"$entry"
-        command -v "$program" >/dev/null || echo "$package"
+        read -r program packages <<<"$entry"
+        command -v "$program" >/dev/null || tr ' ' '\n' <<<"$packages"
     done
 }
 
@@ -31,9 +34,15 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
         { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null; } || return
-    # The tests start their own servers. The one that the package has just started is not wanted.
-    if [[ " $* " == *" redis-server "* && -d /run/systemd/system ]]; then
-        systemctl disable --now redis-server >&2
+    # The tests start their own servers. Those that the packages have just started are not wanted.
+    if [[ -d /run/systemd/system ]]; then
+        local package
+        for package in "$@"; do
+            case $package in
+            redis-server | caddy) systemctl disable --now "$package" >&2 ;;
+            nginx-light) systemctl disable --now nginx >&2 ;;
+            esac
+        done
     fi
 }
 
