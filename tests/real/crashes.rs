@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
@@ -55,7 +55,9 @@ impl Written {
     }
 
     /// Writes to a node until the end: in each round a deploy, a scale, and a label.
-    fn write(name: &str, data_dir: &Path, program: &str, over: &AtomicBool) -> Self {
+    ///
+    /// How many were acknowledged is counted in `acknowledged` as it goes.
+    fn write(name: &str, data_dir: &Path, program: &str, over: &AtomicBool, acknowledged: &AtomicU32) -> Self {
         let mut written = Self::default();
         for round in 1_u64.. {
             if over.load(Ordering::Relaxed) {
@@ -69,6 +71,7 @@ impl Written {
             if written.take(data_dir, &["node", "label", name, &format!("round={round}")]).is_some() {
                 written.label = round;
             }
+            acknowledged.store(written.acknowledged, Ordering::Relaxed);
         }
         written
     }
@@ -127,17 +130,21 @@ fn what_a_node_acknowledged_before_it_was_killed_is_on_all() {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let begun = Instant::now();
     let over = AtomicBool::new(false);
+    let acknowledged = ["n1", "n2"].map(|_| AtomicU32::new(0));
     let [at_other, at_killed] = std::thread::scope(|scope| {
-        let writers = [("n1", &data_dirs[0]), ("n2", &data_dirs[1])].map(|(name, data_dir)| {
-            let (program, over) = (&program, &over);
-            scope.spawn(move || Written::write(name, data_dir, program, over))
+        let writers = [("n1", 0), ("n2", 1)].map(|(name, at)| {
+            let (program, over, data_dir, acknowledged) = (&program, &over, &data_dirs[at], &acknowledged[at]);
+            scope.spawn(move || Written::write(name, data_dir, program, over, acknowledged))
         });
         let over = Over(&over);
         let killed = &mut cluster[1];
         for kill in 0..KILLS {
-            // Every other life begins to count when the node serves, however long that takes on a busy machine.
+            // Every other life begins to count when the node has taken something, however long that takes on a busy machine. The others end
+            // at any moment, some of them while the database is being opened.
             if kill % 2 == 0 {
                 killed.serves();
+                let before = acknowledged[1].load(Ordering::Relaxed);
+                eventually("a round of writes", || (acknowledged[1].load(Ordering::Relaxed) > before).then_some(()));
             }
             std::thread::sleep(Duration::from_millis(random.random_range(0..LIFE_MAX_MS)));
             assert!(killed.is_up(), "it has ended by itself: {}", killed.log());
@@ -159,7 +166,7 @@ fn what_a_node_acknowledged_before_it_was_killed_is_on_all() {
         let gone = ["no node answers", "the node's answer broke off"].iter().any(|words| told.contains(words));
         assert!(gone, "not for want of a node: {told}");
     }
-    assert!(at_killed.acknowledged >= KILLS && at_killed.label > 0, "hardly anything was written: {at_killed:?}");
+    assert!(at_killed.acknowledged >= KILLS / 2 && at_killed.label > 0, "hardly anything was written: {at_killed:?}");
     assert_eq!(at_other.refused, Vec::<String>::new(), "a node that lives takes every write");
 
     cluster.settled();
