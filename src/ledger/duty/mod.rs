@@ -255,6 +255,7 @@ impl Duty {
     }
 
     fn settle_job(&mut self, now: Now, key: &JobKey, specs: &impl Specs, rng: &mut ChaCha8Rng, acts: &mut Vec<Act>) {
+        self.forget_if_dropped(key);
         let spec = specs.job(&key.name);
         let mut due = self.settle_runs(now, key, spec, rng, acts);
         due = earlier(due, self.settle_slots(now, key, spec, rng, acts));
@@ -418,11 +419,26 @@ impl Duty {
         job.hoped.retain(|run, _| job.open.iter().any(|open| open.id == *run));
     }
 
-    /// A job is not this node's concern any more; what it still runs of it ends when it ends.
+    /// A job is not this node's concern any more; what it still runs of it ends when it ends. A claim that is under way may be granted all
+    /// the same, and then nobody else carries it out: until that is known, the job is not forgotten.
     fn drop_job(&mut self, key: &JobKey, upto: u64) {
-        if self.jobs.get(key).is_some_and(|job| job.upto <= upto) {
+        let Some(job) = self.jobs.get_mut(key).filter(|job| job.upto <= upto) else { return };
+        self.dirty.insert(key.clone());
+        if job.is_asking || job.wanted > self.session.answered() {
+            (job.is_held, job.upto) = (false, upto);
+            job.open.clear();
+            job.asked.clear();
+        } else {
             self.jobs.remove(key);
-            self.dirty.insert(key.clone());
+        }
+    }
+
+    /// Forgets a job that is nobody's concern here, once what was asked about it is answered.
+    fn forget_if_dropped(&mut self, key: &JobKey) {
+        let answered = self.session.answered();
+        let is_over = |job: &Job| !job.is_held && job.open.is_empty() && !job.is_asking && job.wanted <= answered;
+        if self.jobs.get(key).is_some_and(is_over) {
+            self.jobs.remove(key);
         }
     }
 }

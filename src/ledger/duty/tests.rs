@@ -704,3 +704,40 @@ fn a_claim_that_shows_in_the_ledger_before_it_is_answered_is_carried_out_once() 
         assert!(matches!(launched[..], [Act::Launch { run, .. }] if run.fence == Fence(6)), "{acts:?}");
     }
 }
+
+/// The lease goes to and fro for no reason while a claim is under way; what was claimed is this process's to run all the same.
+#[test]
+fn a_claim_whose_lease_is_told_to_be_gone_before_it_is_answered_is_carried_out_once() {
+    for answer in [Answer::Applied { index: 6, reply: Reply::Granted(Fence(6)) }, Answer::Unknown] {
+        let (me, specs) = (NodeKey([1; 32]), One(Some(spec("* * * * * *", CronPolicy::default()))));
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut duty = Duty::new(me, 1);
+        let at = |ms: u64| Now { mono: Mono(100_000 + ms), wall: Wall(BEGIN * 1_000 + ms) };
+        let concern = |cursor, open| Concern { job: job(), is_held: true, cursor, open, asked: Vec::new() };
+        let told =
+            |upto, jobs, gone| Answer::Renewed(Concerns { upto, is_whole: false, jobs, gone, singletons: Vec::new() });
+        duty.holding(at(0), []);
+        let acts = duty.settle(at(0), &specs, &mut rng);
+        duty.answered(at(0), asked(&acts).0, Answer::Applied { index: 1, reply: Reply::Opened(SessionId(1)) });
+        let acts = duty.settle(at(0), &specs, &mut rng);
+        let jobs = vec![concern(Slot(BEGIN - 1), Vec::new())];
+        duty.answered(at(0), asked(&acts).0, told(2, jobs, Vec::new()));
+        let acts = duty.settle(at(0), &specs, &mut rng);
+        let (claimed, Question::Propose(Command::Decide(decide))) = asked(&acts) else { panic!("no claim: {acts:?}") };
+        let run = decide.claim.as_ref().expect("a slot is due").granted(Fence(6), me, LedgerTime::default());
+        let upto = decide.upto;
+
+        let acts = duty.settle(at(500), &specs, &mut rng);
+        duty.answered(at(510), asked(&acts).0, told(4, Vec::new(), vec![LeaseKey::Cron(job())]));
+        assert_eq!(duty.settle(at(510), &specs, &mut rng), [], "it is not held, and nothing is known of the claim");
+        duty.answered(at(520), claimed, answer);
+        let mut acts = duty.settle(at(520), &specs, &mut rng);
+        for turn in 0..3 {
+            let [Act::Ask { id, question: Question::Renew { .. } }] = acts[..] else { break };
+            let jobs = vec![concern(upto, vec![run.clone()])];
+            duty.answered(at(530 + turn), id, told(8 + turn, jobs, Vec::new()));
+            acts = duty.settle(at(530 + turn), &specs, &mut rng);
+        }
+        assert!(matches!(&acts[..], [Act::Launch { run, .. }] if run.fence == Fence(6)), "{acts:?}");
+    }
+}

@@ -114,6 +114,7 @@ pub struct Ledger {
 struct Shared {
     own: NodeKey,
     seed: u64,
+    clock: Clock,
     raft: Raft<TypeConfig, Machines>,
     machines: Machines,
     ear: Arc<Ear>,
@@ -176,7 +177,7 @@ impl Ledger {
             raft: raft.clone(),
             machines: machines.clone(),
             ear: ear.clone(),
-            clock,
+            clock: clock.clone(),
             visits,
             wants: wanted,
             members: known,
@@ -185,7 +186,8 @@ impl Ledger {
         };
         let running = Running { raft: raft.clone(), desk: runtime::spawn(scope(!seed, task.run())), end };
         let contact = Mutex::new(None);
-        let shared = Shared { own, seed, raft, machines, ear, wire, desk, wants, members, standing: stands, contact };
+        let shared =
+            Shared { own, seed, clock, raft, machines, ear, wire, desk, wants, members, standing: stands, contact };
         Ok((Self { shared: Arc::new(shared) }, running))
     }
 
@@ -252,6 +254,7 @@ struct Elsewhere(Option<NodeKey>);
 impl Shared {
     async fn ask_round(&self, question: &Question, deadline: Instant) -> Answer {
         for turn in 0_usize.. {
+            let question = &self.of_now(question);
             let leader = match self.here(self.own, question, deadline).await {
                 Ok(answer) => return answer,
                 Err(Elsewhere(leader)) => leader.filter(|leader| *leader != self.own),
@@ -276,6 +279,16 @@ impl Shared {
             tokio::time::sleep(PAUSE).await;
         }
         unreachable!("a deadline comes before as many turns as a number can count")
+    }
+
+    /// The question as it is put now. A clock is judged by when its time arrives: one that waited for a leader to be elected would look slow.
+    fn of_now(&self, question: &Question) -> Question {
+        match question {
+            Question::Renew { session, known, .. } => {
+                Question::Renew { session: *session, known: *known, wall: (self.clock)().wall }
+            }
+            other => other.clone(),
+        }
     }
 
     /// Answers another node, or lets the leader do so.
