@@ -107,6 +107,38 @@ fn the_holder_that_leads_is_cut_off_and_another_fires_its_slots() {
 }
 
 #[test]
+fn among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die() {
+    let name = "among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die";
+    scenario_with_ledger(name, 50, async |mut world| {
+        let allow = |policy: &mut CronPolicy| policy.concurrency = Concurrency::Allow;
+        let names: Vec<String> = (0..SPECS).map(|number| format!("tick-{number}")).collect();
+        let mut specs = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            specs.push(deployed_cron(&mut world, 4 * number, 1, each_second(name).policy(allow)).await);
+        }
+        world.run_for(Duration::from_secs(8)).await;
+        let mut holders = BTreeSet::new();
+        for name in &names {
+            holders.insert(holder(&mut world, name).await);
+        }
+        assert!(holders.len() > SPECS / 2, "{SPECS} leases lie on {} of fifty nodes", holders.len());
+        let leader = leader(&world).expect("one leads");
+        let from = world.stamps.now();
+        for host in holders.into_iter().filter(|host| *host != leader).take(2).chain([leader]) {
+            world.kill(host).await;
+        }
+        world.run_for(Duration::from_secs(14)).await;
+        for name in &names {
+            let (worst, none) = lateness(&world, name, from, from + Duration::from_secs(8));
+            assert!(worst <= LEADER_LATE_MAX && none <= 1, "{name}: {worst:?} late, {none} slots without a run");
+        }
+        world.heal(&[]).await;
+        world.run_for(Duration::from_secs(10)).await;
+        assert_eq!(audit(&mut world, &specs).await.missed, 0);
+    });
+}
+
+#[test]
 fn a_minority_fires_nothing_and_says_so() {
     scenario_with_ledger("a_minority_fires_nothing_and_says_so", 5, async |mut world| {
         let mut specs = Vec::new();
