@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -62,6 +63,26 @@ impl fmt::Display for Wall {
             Some(time) => f.pad(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
             None => f.pad("-"),
         }
+    }
+}
+
+/// What [`Wall`]'s `Display` writes. Fails for text that is no moment since 1970.
+impl FromStr for Wall {
+    type Err = NoMoment;
+
+    fn from_str(text: &str) -> Result<Self, NoMoment> {
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| NoMoment)?;
+        u64::try_from(time.timestamp_millis()).map(Wall).map_err(|_| NoMoment)
+    }
+}
+
+/// Text that is no moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoMoment;
+
+impl fmt::Display for NoMoment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no moment since 1970 in the form of RFC 3339")
     }
 }
 
