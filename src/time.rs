@@ -94,3 +94,18 @@ pub struct Now {
     /// For people and stamps.
     pub wall: Wall,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_as_it_is_written() {
+        for moment in [Wall(0), Wall(1_792_843_200_123), Wall(4_102_444_800_000)] {
+            assert_eq!(moment.to_string().parse(), Ok(moment));
+        }
+        for text in ["", "-", "1969-12-31T23:59:59Z", "2026-11-21"] {
+            assert_eq!(text.parse::<Wall>(), Err(NoMoment), "{text}");
+        }
+    }
+}
