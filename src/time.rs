@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -65,6 +66,26 @@ impl fmt::Display for Wall {
     }
 }
 
+/// What [`Wall`]'s `Display` writes. Fails for text that is no moment since 1970.
+impl FromStr for Wall {
+    type Err = NoMoment;
+
+    fn from_str(text: &str) -> Result<Self, NoMoment> {
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| NoMoment)?;
+        u64::try_from(time.timestamp_millis()).map(Wall).map_err(|_| NoMoment)
+    }
+}
+
+/// Text that is no moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoMoment;
+
+impl fmt::Display for NoMoment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no moment since 1970 in the form of RFC 3339")
+    }
+}
+
 /// Both clocks, read at one moment: what the engine is given with each batch of inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {
@@ -72,4 +93,19 @@ pub struct Now {
     pub mono: Mono,
     /// For people and stamps.
     pub wall: Wall,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_as_it_is_written() {
+        for moment in [Wall(0), Wall(1_792_843_200_123), Wall(4_102_444_800_000)] {
+            assert_eq!(moment.to_string().parse(), Ok(moment));
+        }
+        for text in ["", "-", "1969-12-31T23:59:59Z", "2026-11-21"] {
+            assert_eq!(text.parse::<Wall>(), Err(NoMoment), "{text}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Cron specs as the ledger has them: what became of their slots, runs out of turn, pause and resume. Wiring.
 //!
-//! The catalog says what a cron spec is, the ledger what became of it: a history is asked of the ledger, and never made up from what
-//! this node happens to know. Invariant: an answer that may be old says how old.
+//! The catalog says what a cron spec is, the ledger what became of it: a history is asked of the ledger. Only where no voter of it can be
+//! reached is it what this node knows of its own runs. Invariant: an answer that may be old says how old, and one that is not the
+//! ledger's whose it is.
 
 mod barred;
 mod rows;
@@ -14,20 +15,20 @@ use data_encoding::HEXLOWER;
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::ids::{NodeKey, NodeName};
+use crate::ids::{NodeKey, NodeName, ServiceName};
 use crate::ledger::command::{Command, JobKey, Refused, Reply};
 use crate::ledger::question::{Account, Answer, Question};
 use crate::node::clock::SystemClock;
-use crate::node::engine::effect::{Refusal, RefusalCode};
+use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::Request;
-use crate::node::engine::view::{NodeView, RevisionView, ServiceView, View};
+use crate::node::engine::view::{NodeView, OwnRun, RevisionView, ServiceView, View};
 use crate::node::shells::Clock;
 use crate::spec::{CronScope, RunMode};
 
 use super::ApiState;
 use super::error::{ApiError, Body, Params, invalid};
 use super::ledger::{ledger, name_of};
-use super::services::{find, revise, service_name};
+use super::services::{find, revise, service_name, unexpected};
 use super::wire::Revised;
 use super::wire::cron::{CronHistory, CronJob, HistoryWanted, RunAsked, RunNow};
 
@@ -56,16 +57,34 @@ pub(super) async fn history(
         Err(_) => vec![JobKey { name: name.clone(), node: node.map(|node| node.key) }],
     };
     let asked = jobs.into_iter().map(|job| account(&state, job));
-    let accounts: Vec<(JobKey, Option<Account>)> =
-        futures::stream::iter(asked).buffered(JOBS_AT_ONCE).try_collect().await?;
-    if let Err(refusal) = there.as_ref().map_err(Clone::clone)
+    let accounts: Result<Vec<(JobKey, Option<Account>)>, Answer> =
+        futures::stream::iter(asked).buffered(JOBS_AT_ONCE).try_collect().await;
+    let mut history = match accounts {
+        Ok(accounts) => told(&view, &name, &there, &accounts)?,
+        Err(answer) => own(&state, &view, &name, there.is_ok(), node, &answer).await?,
+    };
+    history.rows.truncate(wanted.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX));
+    if let Ok(service) = there {
+        history.barred = barred::barred(&view, service);
+    }
+    Ok(Json(history))
+}
+
+/// A history as the ledger tells it.
+fn told(
+    view: &View,
+    name: &ServiceName,
+    there: &Result<&ServiceView, Refusal>,
+    accounts: &[(JobKey, Option<Account>)],
+) -> Result<CronHistory, Refusal> {
+    if let Err(refusal) = there
         && accounts.iter().all(|(_, account)| account.is_none())
     {
-        return Err(refusal.into());
+        return Err(refusal.clone());
     }
-    let name_of = |key: &NodeKey| name_of(&view, key);
+    let name_of = |key: &NodeKey| name_of(view, key);
     let mut history = CronHistory { service: name.to_string(), ..CronHistory::default() };
-    for (job, account) in &accounts {
+    for (job, account) in accounts {
         let node = job.node.as_ref().map(name_of);
         history.jobs.push(job_of(node.clone(), account.as_ref(), &name_of));
         let rows = account.iter().flat_map(|account| rows::rows(account, &name_of));
@@ -76,11 +95,41 @@ pub(super) async fn history(
     }
     // Stable, so that each node's own order stays where two were due at once. Text of one form sorts as the time does.
     history.rows.sort_by(|one, other| other.scheduled_at.cmp(&one.scheduled_at));
-    history.rows.truncate(wanted.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX));
-    if let Ok(service) = there {
-        history.barred = barred::barred(&view, service);
+    Ok(history)
+}
+
+/// A history as this node alone can tell it, which no voter has answered. Refused with that where it was not asked about this node, or
+/// knows nothing of the name.
+async fn own(
+    state: &ApiState,
+    view: &View,
+    name: &ServiceName,
+    is_there: bool,
+    node: Option<&NodeView>,
+    answer: &Answer,
+) -> Result<CronHistory, Refusal> {
+    let is_silent = matches!(answer, Answer::NotLeader { .. } | Answer::Unknown);
+    let runs = if is_silent && node.is_none_or(|node| node.is_me) { Some(own_runs(state, name).await?) } else { None };
+    match runs.filter(|runs| is_there || !runs.is_empty()) {
+        Some(runs) => Ok(CronHistory {
+            service: name.to_string(),
+            rows: rows::own_rows(&runs, &|key| name_of(view, key)),
+            only_node: Some(view.me.name.as_ref().map_or_else(|| view.me.key.short(), ToString::to_string)),
+            ..CronHistory::default()
+        }),
+        None => {
+            let why = unanswered(state, answer).await;
+            let text = format!("the history of `{name}` cannot be told: {why}");
+            Err(Refusal::new(RefusalCode::Unavailable, text).hint(LEDGER_HINT))
+        }
     }
-    Ok(Json(history))
+}
+
+async fn own_runs(state: &ApiState, name: &ServiceName) -> Result<Vec<OwnRun>, Refusal> {
+    match state.node.request(Request::OwnRuns { cron: name.clone() }).await? {
+        Response::OwnRuns(runs) => Ok(runs),
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// `POST /v1/cron/{name}/run`
@@ -170,15 +219,11 @@ fn member<'a>(view: &'a View, name: &str) -> Result<&'a NodeView, Refusal> {
     super::nodes::find(view, name.as_str())
 }
 
-/// What the ledger knows of a job; none: nothing.
-async fn account(state: &ApiState, job: JobKey) -> Result<(JobKey, Option<Account>), Refusal> {
+/// What the ledger knows of a job; none: nothing. Fails with an answer that is none.
+async fn account(state: &ApiState, job: JobKey) -> Result<(JobKey, Option<Account>), Answer> {
     match state.ledger.ask(Question::History { job: job.clone() }).await {
         Answer::History(account) => Ok((job, account)),
-        answer => {
-            let why = unanswered(state, &answer).await;
-            let text = format!("the history of `{}` cannot be told: {why}", job.name);
-            Err(Refusal::new(RefusalCode::Unavailable, text).hint(LEDGER_HINT))
-        }
+        answer => Err(answer),
     }
 }
 

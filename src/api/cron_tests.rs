@@ -16,8 +16,9 @@ use crate::ledger::command::{Command, JobKey, Refused, Reply};
 use crate::ledger::question::{Account, Answer, Asked, Question, Standing};
 use crate::ledger::run::{Fence, Gap, GapReason, OnNodeLoss, Run, RunEnd, RunStatus, Trigger};
 use crate::ledger::time::{LedgerTime, Slot};
+use crate::node::engine::effect::{Refusal, Response};
 use crate::node::engine::input::Request;
-use crate::node::engine::view::{NodeStatus, ServiceView, View};
+use crate::node::engine::view::{NodeStatus, OwnRun, ServiceView, View};
 use crate::time::Wall;
 
 /// The keys of the nodes `n1` and `n2`.
@@ -153,6 +154,17 @@ pub(crate) fn held() -> Held {
     Held { accounts: BTreeMap::from([(job(None), account())]), standing, ..Held::default() }
 }
 
+/// An engine that knows two runs of its own, one of them from the keeper alone; and one that knows none.
+pub(crate) fn own(_: &Request) -> Result<Response, Refusal> {
+    let done = Run { end: Some(ended(RunStatus::Success, Some(0))), ..run(60) };
+    let open = Run { is_started: true, started: Some(Wall(120_000)), ..run(120) };
+    Ok(Response::OwnRuns(vec![OwnRun { run: done, is_told: true }, OwnRun { run: open, is_told: false }]))
+}
+
+fn idle(_: &Request) -> Result<Response, Refusal> {
+    Ok(Response::OwnRuns(Vec::new()))
+}
+
 async fn started(view: View, held: Held) -> (Api, Arc<FakeLedger>) {
     let ledger = FakeLedger::holding(held);
     (Api::start_with(view, revised, ledger.clone()).await, ledger)
@@ -180,7 +192,8 @@ async fn the_keys_around_cron_are_a_contract() {
     let (api, _) = started(with_cron(""), held()).await;
     let get = async |path: &str| api.raw(&format!("GET {path} HTTP/1.0\r\nhost: n\r\n\r\n")).await.1;
     let history: Value = get("/v1/cron/nightly/history").await;
-    assert_eq!(keys(&history), ["service", "jobs", "rows", "barred"]);
+    assert_eq!(keys(&history), ["service", "jobs", "rows", "barred", "only_node"]);
+    assert_eq!(history["only_node"], Value::Null);
     assert_eq!(
         keys(&history["jobs"][0]),
         ["node", "known", "holder", "decided_until", "last_success", "asked", "as_of"]
@@ -208,15 +221,40 @@ async fn a_history_that_may_be_old_says_how_old() {
 
 #[tokio::test]
 async fn with_nobody_in_reach_the_reason_is_named() {
-    let ledger = Arc::new(FakeLedger(Mutex::new(None)));
-    let api = Api::start_with(with_cron(""), revised, ledger).await;
-    let words = refused(api.client.cron_history("nightly", &everything()).await.unwrap_err());
+    let nobody = || Arc::new(FakeLedger(Mutex::new(None)));
+    let api = Api::start_with(with_cron("cronScope: node"), own, nobody()).await;
+    let n2 = HistoryWanted { node: Some("n2".into()), limit: None };
+    let words = refused(api.client.cron_history("nightly", &n2).await.unwrap_err());
     assert_eq!(words.code, "unavailable");
     assert!(words.message.contains("`nightly` cannot be told: no voter of the ledger has answered"), "{words:?}");
+    let api = Api::start_with(with_cron(""), idle, nobody()).await;
+    let words = refused(api.client.cron_history("gone", &everything()).await.unwrap_err());
+    assert!(words.message.contains("`gone` cannot be told: no voter"), "the ledger may know it: {words:?}");
     let words = refused(api.client.cron_run("nightly", &RunNow::default()).await.unwrap_err());
     assert!(words.message.contains("no run of `nightly` was asked for: no voter"), "{words:?}");
     let status = api.client.status().await.unwrap();
     assert!(!status.cron_fires && status.ledger.why.is_some());
+}
+
+#[tokio::test]
+async fn with_nobody_in_reach_a_node_tells_of_its_own_runs_and_says_so() {
+    for fields in ["", "cronScope: node"] {
+        let ledger = Arc::new(FakeLedger(Mutex::new(None)));
+        let api = Api::start_with(with_cron(fields), own, ledger).await;
+        let found = api.client.cron_history("nightly", &everything()).await.unwrap();
+        assert_eq!((found.only_node.as_deref(), found.jobs.len()), (Some("n1"), 0));
+        let rows: Vec<_> = found.rows.iter().map(|row| (row.status.as_str(), row.trigger.as_str())).collect();
+        assert_eq!(rows, [("running", ""), ("success", "slot")]);
+        assert_eq!(found.rows[0].node.as_deref(), Some("n1"));
+        assert_eq!(found.barred.iter().map(|barred| barred.node.as_str()).collect::<Vec<_>>(), ["n2"]);
+        assert!(matches!(&api.asked()[..], [Request::OwnRuns { cron }] if *cron == name("nightly")));
+        let one = HistoryWanted { limit: Some(1), node: None };
+        assert_eq!(api.client.cron_history("nightly", &one).await.unwrap().rows.len(), 1);
+    }
+    let ledger = Arc::new(FakeLedger(Mutex::new(None)));
+    let api = Api::start_with(view(), own, ledger).await;
+    let found = api.client.cron_history("nightly", &everything()).await.unwrap();
+    assert_eq!(found.rows.len(), 2, "its spec is deleted, and its runs are known");
 }
 
 #[tokio::test]

@@ -86,6 +86,8 @@ pub(crate) struct Resume {
 /// run are skipped (an earlier run was open), missed, suspended, or caught-up (a later slot was run in their place); several in
 /// a row are one line. JSON keys: those in lower case, and attempts_max, node, trigger (slot or asked), count, last_scheduled_at,
 /// revision, request.
+///
+/// The ledger's voters tell it. Where none of them can be reached, the node that is asked shows what it knows of its own runs, and says so.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  narun cron history nightly\n  narun cron history nightly -n 5 -o json")]
 pub(crate) struct History {
@@ -130,16 +132,22 @@ impl History {
     async fn run(self, reach: &Reach, output: &mut Output) -> Result<(), Failure> {
         let wanted = HistoryWanted { node: self.node, limit: self.limit };
         let history = reach.client()?.cron_history(&self.cron, &wanted).await?;
-        note_age(&history);
+        note_source(&history);
         if history.rows.is_empty() {
-            note(format!("no slot of `{}` was decided yet", self.cron));
+            note(match &history.only_node {
+                None => format!("no slot of `{}` was decided yet", self.cron),
+                Some(node) => format!("node {node} knows of no run of `{}` of its own", self.cron),
+            });
         }
         output.answer(&history.rows, || cron_text::history(&history))
     }
 }
 
-/// Says so where a history may be old.
-pub(super) fn note_age(history: &CronHistory) {
+/// Says so where a history may be old, or is not the ledger's.
+pub(super) fn note_source(history: &CronHistory) {
+    if let Some(node) = &history.only_node {
+        note(cron_text::only(node));
+    }
     if let Some(as_of) = history.jobs.iter().filter_map(|job| job.as_of.as_deref()).min() {
         let as_of = words::seconds(as_of);
         note(format!("no voter in reach leads the ledger: this is what one of them knew at {as_of}"));

@@ -69,6 +69,8 @@ async fn followed(reach: &Reach, client: &Client, asked: &RunAsked) -> Result<Cr
     let mut said = String::new();
     loop {
         let stands = match client.cron_history(&asked.service, &wanted).await {
+            // How it ended is the ledger's to say.
+            Ok(CronHistory { only_node: Some(node), .. }) => format!("node {node} reaches no voter of the ledger"),
             Ok(history) => match run_of(&history, &asked.request) {
                 Some(row) if row.ended_at.is_some() => return Ok(row.clone()),
                 Some(row) => {

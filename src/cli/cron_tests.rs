@@ -6,16 +6,21 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::tests::{failure, run};
-use crate::api::cron_tests::{FakeLedger, Held, ended, held, job, run as a_run, with_cron};
-use crate::api::tests::{Api, revised, view};
+use crate::api::cron_tests::{FakeLedger, Held, ended, held, job, own, run as a_run, with_cron};
+use crate::api::tests::{Answer, Api, revised, view};
 use crate::ledger::run::{Run, RunStatus};
 use crate::node::engine::effect::Response;
+use crate::node::engine::input::Request;
 use crate::node::engine::view::View;
 use crate::time::Wall;
 
 /// Runs a command line against a node with that view and that ledger.
 async fn told_by(view: View, ledger: Arc<FakeLedger>, line: &str) -> (Result<(), Failure>, String) {
-    let api = Api::start_with(view, |_| Ok(Response::Revised { revision: 2, changed: true }), ledger).await;
+    let answer: Answer = |request| match request {
+        Request::OwnRuns { .. } => own(request),
+        _ => Ok(Response::Revised { revision: 2, changed: true }),
+    };
+    let api = Api::start_with(view, answer, ledger).await;
     run(&format!("--api unix:{} {line}", api.client.socket().display())).await
 }
 
@@ -51,9 +56,16 @@ async fn the_history_is_a_table_and_a_list() {
 }
 
 #[tokio::test]
-async fn without_a_voter_in_reach_the_history_fails_with_the_reason() {
-    let nobody = Arc::new(FakeLedger(None.into()));
-    let (done, text) = told_by(with_cron(""), nobody, "cron history nightly").await;
+async fn without_a_voter_in_reach_the_history_is_the_node_s_own() {
+    let nobody = || Arc::new(FakeLedger(None.into()));
+    let (done, text) = told_by(with_cron(""), nobody(), "cron history nightly").await;
+    done.unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.len() == 3 && lines[1].contains("running") && lines[2].contains("success"), "{text}");
+    let (done, text) = told_by(with_cron(""), nobody(), "cron history nightly -o json").await;
+    done.unwrap();
+    assert_eq!(json(&text)[0]["node"], "n1");
+    let (done, text) = told_by(with_cron("cronScope: node"), nobody(), "cron history nightly --node n2").await;
     let failure = done.unwrap_err();
     assert_eq!((failure.code(), text.as_str()), (1, ""));
     assert!(failure.text().contains("no voter of the ledger has answered"), "{}", failure.text());
@@ -116,7 +128,7 @@ async fn info_tells_all_that_is_known() {
     let nobody = Arc::new(FakeLedger(None.into()));
     let (done, text) = told_by(with_cron(""), nobody, "service info nightly").await;
     done.unwrap();
-    assert!(text.contains("Next Due\n") && !text.contains("Last Runs"), "{text}");
+    assert!(text.contains("Next Due\n") && text.contains("Last Runs (those of node n1 alone)"), "{text}");
 }
 
 #[tokio::test]
@@ -132,7 +144,7 @@ async fn why_says_what_stands_in_the_way() {
     let (done, text) = told_by(with_cron("suspend: true"), nobody, "why nightly -o json").await;
     done.unwrap();
     let states: Vec<_> = json(&text).as_array().unwrap().iter().map(|found| found["state"].clone()).collect();
-    assert_eq!(states, ["paused", "no majority", "unknown"]);
+    assert_eq!(states, ["paused", "no majority", "own", "running", "success"]);
 }
 
 #[tokio::test]

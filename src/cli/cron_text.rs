@@ -21,6 +21,11 @@ pub(super) struct Info<'a> {
 /// How many rows `service info` shows: the last of them; `cron history` has them all.
 pub(super) const ROWS_SHOWN: usize = 10;
 
+/// Whose a history is that no voter has told.
+pub(super) fn only(node: &str) -> String {
+    format!("no voter of the ledger could be reached: these are the runs of node {node} alone, as it knows them itself")
+}
+
 /// The table of `cron history`; for a spec with a series of slots on each node, one for each.
 pub(super) fn history(history: &CronHistory) -> String {
     match history.jobs.as_slice() {
@@ -62,7 +67,8 @@ fn rows(rows: &[CronRow]) -> String {
 fn attempts(row: &CronRow) -> String {
     match (row.attempts, row.attempts_max) {
         (Some(attempt), Some(max)) => format!("{attempt}/{max}"),
-        _ => String::new(),
+        (Some(attempt), None) => attempt.to_string(),
+        (None, _) => String::new(),
     }
 }
 
@@ -99,6 +105,9 @@ pub(super) fn info(cron: &CronSpec, suspended: bool, info: &Info<'_>) -> String 
     out += &format!("\nNext Due\n{}", indented(&cron::text(info.next)));
     let Some(history) = info.history else { return out };
     out += "\nLease\n";
+    if history.only_node.is_some() {
+        out += "  not known: no voter of the ledger could be reached\n";
+    }
     for job in &history.jobs {
         let holder = job.holder.as_deref().unwrap_or("nobody");
         let until = job.decided_until.as_deref().map(words::seconds);
@@ -113,9 +122,12 @@ pub(super) fn info(cron: &CronSpec, suspended: bool, info: &Info<'_>) -> String 
     }
     out += "\nLast Success\n";
     out += &last_success(history);
-    out += "\nLast Runs\n";
+    out += &match &history.only_node {
+        None => "\nLast Runs\n".to_owned(),
+        Some(node) => format!("\nLast Runs (those of node {node} alone)\n"),
+    };
     if history.rows.is_empty() {
-        return out + "  (No slot was decided yet)\n";
+        return out + if history.only_node.is_some() { "  (none)\n" } else { "  (No slot was decided yet)\n" };
     }
     let shown = &history.rows[..history.rows.len().min(ROWS_SHOWN)];
     let table = self::history(&CronHistory { rows: shown.to_vec(), ..history.clone() });
@@ -128,6 +140,13 @@ pub(super) fn info(cron: &CronSpec, suspended: bool, info: &Info<'_>) -> String 
 
 fn last_success(history: &CronHistory) -> String {
     let mut out = String::new();
+    if history.only_node.is_some()
+        && let Some(row) = history.rows.iter().find(|row| row.status == "success")
+    {
+        let id = row.run_id.as_deref().map(words::short).unwrap_or_default();
+        let at = row.ended_at.as_deref().map(words::seconds).unwrap_or_default();
+        out += &format!("  run {id}, ended at {at}\n");
+    }
     for job in &history.jobs {
         let Some(run) = &job.last_success else { continue };
         let row = history.rows.iter().find(|row| row.run_id.as_ref() == Some(run));
@@ -227,7 +246,7 @@ pub(super) mod tests {
             asked: 0,
             as_of: None,
         };
-        CronHistory { service: "nightly".into(), jobs: vec![job], rows, barred: Vec::new() }
+        CronHistory { service: "nightly".into(), jobs: vec![job], rows, barred: Vec::new(), only_node: None }
     }
 
     fn failed() -> CronRow {
@@ -258,6 +277,25 @@ ababababab  2026-11-21T10:28:00Z  2026-11-21T10:28:00Z  2026-11-21T10:28:07Z  su
             keys[columns.len()..],
             ["attempts_max", "node", "trigger", "count", "last_scheduled_at", "revision", "request"]
         );
+    }
+
+    #[test]
+    fn what_one_node_alone_tells_is_marked_as_such() {
+        let spec = ServiceSpec::parse("{name: nightly, tag: v1, cronSchedule: '30 2 * * *'}").unwrap();
+        let RunMode::Cron(cron) = &spec.mode else { panic!("a cron spec") };
+        let recalled = CronRow { attempts_max: None, trigger: String::new(), ..run("running", 29) };
+        let own = |rows| CronHistory { jobs: Vec::new(), only_node: Some("n3".into()), ..nightly(rows) };
+        let text = info(cron, false, &Info { next: &[], history: Some(&own(vec![recalled, run("success", 28)])) });
+        for part in [
+            "Lease\n  not known: no voter",
+            "Last Success\n  run ababababab, ended at 2026-11-21T10:28:07Z",
+            "Last Runs (those of node n3 alone)\n  RUN_ID",
+            "running  0          1         -",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+        let text = info(cron, false, &Info { next: &[], history: Some(&own(Vec::new())) });
+        assert!(text.ends_with("Last Success\n  (none)\n\nLast Runs (those of node n3 alone)\n  (none)\n"), "{text}");
     }
 
     #[test]

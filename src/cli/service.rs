@@ -185,7 +185,7 @@ async fn cron_info(client: &Client, service: &ServiceForm, output: &mut Output) 
         }
         Err(error) => return Err(error.into()),
     };
-    history.iter().for_each(cron::note_age);
+    history.iter().for_each(cron::note_source);
     let next = cron::slots(&spec, cron::now(), cron::NEXT)?;
     let info = cron_text::Info { next: &next, history: history.as_ref() };
     let answer = usage_text::Answer { service, usage: None, cron: Some(&info) };
@@ -257,6 +257,8 @@ impl Delete {
 /// How many runs of a cron spec are open; none: the ledger does not say.
 async fn open_runs(client: &Client, cron: &str) -> Option<usize> {
     let history = client.cron_history(cron, &HistoryWanted::default()).await.ok()?;
+    // One node's own are not all.
+    let history = Some(history).filter(|history| history.only_node.is_none())?;
     Some(history.rows.iter().filter(|row| row.run_id.is_some() && row.ended_at.is_none()).count())
 }
 

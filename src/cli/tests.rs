@@ -267,7 +267,7 @@ async fn a_drain_asks_waits_and_tells() {
     done.unwrap();
     assert_eq!(text, "node `n1` is drained\n");
     let (done, text) =
-        against(drained(&["there is no other node"]), set, "node drain n1 -y --timeout 50ms -o json").await;
+        against(drained(&["there is no other node"]), set, "node drain n1 -y --timeout 500ms -o json").await;
     let failure = done.unwrap_err();
     assert_eq!((failure.code(), text.as_str()), (1, ""));
     assert!(failure.text().contains("1 instance left:\n  web-0: there is no other node"), "{}", failure.text());

@@ -6,7 +6,7 @@ use crate::spec::{RunMode, ServiceSpec};
 use crate::time::Wall;
 
 use super::cron;
-use super::cron_text::outcome;
+use super::cron_text::{only, outcome};
 use super::why::Finding;
 use super::words;
 
@@ -52,6 +52,9 @@ pub(super) fn findings(known: &Known<'_>) -> Vec<Finding> {
                 let message = format!("what follows was known at {}: no voter in reach leads", words::seconds(as_of));
                 find("old", false, message, None);
             }
+            if let Some(node) = &history.only_node {
+                find("own", false, only(node), None);
+            }
             let asked: u64 = history.jobs.iter().map(|job| job.asked).sum();
             if asked > 0 {
                 let runs = words::count(usize::try_from(asked).unwrap_or(usize::MAX), "run");
@@ -88,8 +91,11 @@ struct Bar {
     hint: Option<String>,
 }
 
-/// Why nobody holds the lease, where nobody does. Of a spec with a lease on each node, those do not count that cannot fire it.
+/// Why nobody holds the lease, where nobody does and the ledger says so. Of a spec with a lease on each node, those do not count that cannot fire it.
 fn lease(history: &CronHistory) -> Option<Bar> {
+    if history.only_node.is_some() {
+        return None;
+    }
     let is_barred = |node: &Option<String>| history.barred.iter().any(|barred| Some(&barred.node) == node.as_ref());
     let is_idle = history.jobs.iter().filter(|job| !is_barred(&job.node)).any(|job| job.holder.is_none());
     let nobody_can = history.jobs.iter().all(|job| job.holder.is_none() && is_barred(&job.node));
@@ -218,6 +224,14 @@ mod tests {
         history.barred.push(Barred { node: "n2".into(), reason: "it is drained".into() });
         let found = said(&spec(), &fires(), &Ok(history));
         assert_eq!(found[0], "no node false no node holds its lease; these cannot: n2 (it is drained)");
+    }
+
+    #[test]
+    fn what_one_node_alone_knows_is_no_word_on_the_lease() {
+        let own = CronHistory { jobs: Vec::new(), only_node: Some("n3".into()), ..nightly(vec![run("success", 28)]) };
+        let found = said(&spec(), &fires(), &Ok(own));
+        assert!(found[0].starts_with("own false no voter of the ledger could be reached"), "{found:?}");
+        assert!(found[1].starts_with("success true the last run to end") && found.len() == 3, "{found:?}");
     }
 
     #[test]

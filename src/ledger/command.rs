@@ -81,7 +81,7 @@ pub enum Command {
         #[n(1)]
         to: Option<SessionId>,
         /// For a job that the ledger does not know, and for one that was retired: slots up to this one are none of its. The moment
-        /// at which the spec was deployed.
+        /// at which the spec was deployed or, where a clock says that it will be, this one.
         #[n(2)]
         begin: Slot,
     },

@@ -92,6 +92,11 @@ impl Run {
     pub fn attempts_allowed(&self) -> u32 {
         self.attempts_max.saturating_add(self.reruns)
     }
+
+    /// Whether another attempt may follow the current one.
+    pub fn has_attempt_left(&self) -> bool {
+        self.attempt < self.attempts_allowed() && !self.is_replaced
+    }
 }
 
 /// How a run, or one attempt, ended.
@@ -113,6 +118,14 @@ pub struct RunEnd {
     /// What went wrong; at most [`ERROR_LEN_MAX`] bytes.
     #[n(4)]
     pub error: Option<String>,
+}
+
+impl RunEnd {
+    /// With as much of its error's beginning as is kept.
+    pub fn shortened(&self) -> Self {
+        let shortened = |text: &String| text[..text.floor_char_boundary(ERROR_LEN_MAX)].to_owned();
+        Self { error: self.error.as_ref().map(shortened), ..self.clone() }
+    }
 }
 
 /// How a run ended, in one word.

@@ -91,3 +91,43 @@ fn without_a_majority_everything_says_why_nothing_fires() {
     let refused = node.run(&["cron", "run", "tick"]);
     refused.refused(1, &["tick"]);
 }
+
+#[test]
+fn a_node_that_reaches_no_voter_shows_its_own_runs_and_says_so() {
+    let mut cluster = Cluster::start(2);
+    let (quick, long) = (cluster.script("job.sh", JOB), cluster.script("long.sh", "exec sleep 600\n"));
+    for (name, job) in [("quick", &quick), ("long", &long)] {
+        let words = ["deploy", "--name", name, "--tag", "v1", "--cron-schedule", "@every 1s", "--node", "n2", job];
+        cluster[0].ok(&words);
+    }
+    eventually("a slot of each to have been run", || {
+        let is_done = statuses(&cluster[1], "quick").contains(&"success".to_owned());
+        (is_done && statuses(&cluster[1], "long").contains(&"running".to_owned())).then_some(())
+    });
+    assert_eq!(cluster[0].json(&["status"])["ledger"]["voters"].as_array().map(Vec::len), Some(1));
+    let known = rows(&cluster[1], "long").pop().expect("a run");
+
+    // Of two members one votes.
+    cluster.named("n1").die();
+    let alone = "these are the runs of node n2 alone";
+    let told = eventually("the history to be the node's own", || {
+        let answer = cluster[1].run(&["cron", "history", "quick"]);
+        answer.stderr.contains(alone).then_some(answer)
+    });
+    assert!(told.done().contains("success"));
+    let info = cluster[1].json(&["service", "info", "long"]);
+    assert_eq!(info["cron"]["history"]["only_node"], "n2");
+    let told = cluster[1].run(&["why", "long"]);
+    assert!(told.stdout.contains(alone) && told.stdout.contains("running"), "{told:?}");
+
+    // Another process of the node knows of what its keeper holds.
+    let node = cluster.named("n2");
+    node.crash();
+    node.start();
+    let own = eventually("the run to be found at the keeper", || {
+        let answer = node.run(&["cron", "history", "long", "-o", "json"]);
+        let rows: Value = serde_json::from_str(&answer.stdout).ok()?;
+        rows.as_array()?.iter().find(|row| row["run_id"] == known["run_id"]).cloned()
+    });
+    assert_eq!((&own["status"], &own["scheduled_at"]), (&"running".into(), &known["scheduled_at"]));
+}

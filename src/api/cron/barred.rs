@@ -4,45 +4,43 @@ use std::collections::BTreeMap;
 
 use crate::api::wire::cron::Barred;
 use crate::blobs::image::Platform;
-use crate::node::engine::eligibility::held_against;
+use crate::node::engine::eligibility::{Bar, Obstacle, Told, Work, Worker, bar};
 use crate::node::engine::view::{NodeStatus, NodeView, ServiceView, View};
-use crate::spec::{Place, Placement};
 
-/// Those that cannot, by what the engine asks of a node that is to hold a lease (`engine::leases`).
+/// Those that cannot: the engine's rules for who may hold a lease, and beside them who is down.
 pub(super) fn barred(view: &View, service: &ServiceView) -> Vec<Barred> {
     let told = |node: &NodeView| Some(Barred { node: node.name.to_string(), reason: reason(node, service)? });
     view.nodes.iter().filter_map(|node| told(node)).collect()
 }
 
 fn reason(node: &NodeView, service: &ServiceView) -> Option<String> {
-    let current = &service.current;
-    if !node.role.carries_work() {
-        return Some("it runs nothing: it is there to operate the cluster from".to_owned());
-    }
-    if let Placement::Named(places) = &current.spec.placement {
-        let is_it = |place: &Place| matches!(place, Place::Node(name) if *name == node.name);
-        if !places.iter().any(|place| is_it(&place.node)) {
-            return Some("the specification names other nodes".to_owned());
-        }
-    }
-    if node.status == NodeStatus::Down {
-        return Some("it is down".to_owned());
-    }
-    if node.drain.is_some() {
-        return Some("it is drained".to_owned());
-    }
-    let untold = || Some("it has not told what it is and has yet".to_owned());
-    let (Some(os), Some(arch)) = (&node.os, &node.arch) else { return untold() };
-    let platform = Platform::new(os, arch);
-    if !current.images.iter().any(|image| image.platform.runs_on(&platform)) {
-        return Some(format!("there is no binary for {platform}"));
-    }
+    let platform = node.os.as_ref().zip(node.arch.as_ref()).map(|(os, arch)| Platform::new(os, arch));
     let labels: BTreeMap<_, _> = node.labels.iter().cloned().collect();
-    let held = held_against(&current.spec.constraints, &labels, &platform, node.capacity.as_ref());
-    match held.unmet.as_slice() {
-        [] if held.all_known => None,
-        [] => untold(),
-        unmet => Some(format!("it does not meet `{}`", unmet.join("`, `"))),
+    let told = platform.as_ref().map(|platform| Told { platform, labels: &labels, capacity: node.capacity.as_ref() });
+    let worker = Worker { name: &node.name, role: node.role, is_drained: node.drain.is_some(), told };
+    let work = Work { spec: &service.current.spec, images: &service.current.images };
+    let text = match bar(work, worker) {
+        Some(Bar::Role) => Obstacle::Role.to_string(),
+        Some(Bar::NotNamed) => "the specification names other nodes".to_owned(),
+        // It is given no lease that it could not renew, and what it told last may not be so any more.
+        _ if node.status == NodeStatus::Down => "it is down".to_owned(),
+        Some(Bar::Drained) => "it is drained".to_owned(),
+        Some(Bar::Untold) => "it has not told what it is and has yet".to_owned(),
+        Some(Bar::Unfit(obstacles)) => hindered(&obstacles),
+        None => return None,
+    };
+    Some(text)
+}
+
+/// Constraints are told where there is a binary at all.
+fn hindered(obstacles: &[Obstacle]) -> String {
+    let constraint = |obstacle: &Obstacle| match obstacle {
+        Obstacle::Unmet(constraint) => Some(format!("`{constraint}`")),
+        Obstacle::Role | Obstacle::NoBinary(_) => None,
+    };
+    match obstacles.iter().find(|obstacle| !matches!(obstacle, Obstacle::Unmet(_))) {
+        Some(first) => first.to_string(),
+        None => format!("it does not meet {}", obstacles.iter().filter_map(constraint).collect::<Vec<_>>().join(", ")),
     }
 }
 

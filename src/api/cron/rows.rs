@@ -7,6 +7,7 @@ use crate::ids::{NodeKey, RunId};
 use crate::ledger::question::Account;
 use crate::ledger::run::{Gap, GapReason, Run, RunEnd, RunStatus, Trigger};
 use crate::ledger::time::Slot;
+use crate::node::engine::view::OwnRun;
 
 /// The rows of one job, newest first.
 pub(super) fn rows(account: &Account, name_of: &dyn Fn(&NodeKey) -> String) -> Vec<CronRow> {
@@ -16,6 +17,17 @@ pub(super) fn rows(account: &Account, name_of: &dyn Fn(&NodeKey) -> String) -> V
     // Stable: of runs that were due at once, the later one stays first.
     rows.sort_by_key(|(due, _)| std::cmp::Reverse(*due));
     rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The rows of runs as their own node knows them, newest first.
+pub(super) fn own_rows(runs: &[OwnRun], name_of: &dyn Fn(&NodeKey) -> String) -> Vec<CronRow> {
+    let mut runs: Vec<&OwnRun> = runs.iter().collect();
+    runs.sort_by_key(|own| std::cmp::Reverse((own.run.scheduled, own.run.fence)));
+    let row = |own: &OwnRun| match (row_of_run(&own.run, name_of), own.is_told) {
+        (row, true) => row,
+        (row, false) => CronRow { trigger: String::new(), attempts_max: None, ..row },
+    };
+    runs.into_iter().map(row).collect()
 }
 
 /// How a run stands, in one word.
@@ -205,6 +217,14 @@ mod tests {
         assert_eq!(told(&Run { end: Some(own), ..run() }).error.as_deref(), Some("no such file"));
         let asked = told(&Run { trigger: Trigger::Asked([0xcd; 16]), ..run() });
         assert_eq!((asked.trigger.as_str(), asked.request), ("asked", Some("cd".repeat(16))));
+    }
+
+    #[test]
+    fn a_run_that_the_keeper_alone_knows_says_no_more_than_that() {
+        let own = |second: u64, is_told| OwnRun { run: Run { scheduled: Wall(second * 1_000), ..run() }, is_told };
+        let rows = own_rows(&[own(60, false), own(120, true)], &|_| "n1".to_owned());
+        let told: Vec<_> = rows.iter().map(|row| (row.trigger.as_str(), row.attempts, row.attempts_max)).collect();
+        assert_eq!(told, [("slot", Some(2), Some(4)), ("", Some(2), None)], "newest first");
     }
 
     #[test]

@@ -18,12 +18,16 @@ pub struct HistoryWanted {
 pub struct CronHistory {
     /// Its name.
     pub service: String,
-    /// Its series of slots: one or, under `cronScope: node`, one for each node.
+    /// Its series of slots: one or, under `cronScope: node`, one for each node. None where no voter could be reached.
     pub jobs: Vec<CronJob>,
     /// Runs, and slots without one, newest first.
     pub rows: Vec<CronRow>,
     /// Members that cannot fire it now.
     pub barred: Vec<Barred>,
+    /// Where no voter of the ledger could be reached: the node whose own runs these are, as it knows them, and nobody else's. Null: the
+    /// ledger has answered.
+    #[serde(default)]
+    pub only_node: Option<String>,
 }
 
 /// One series of slots.
@@ -65,11 +69,11 @@ pub struct CronRow {
     pub attempts: Option<u32>,
     /// What went wrong, or why there was no run.
     pub error: Option<String>,
-    /// How many attempts there may be.
+    /// How many attempts there may be, where that is known.
     pub attempts_max: Option<u32>,
     /// The node of the last attempt; of slots without a run, under `cronScope: node`, the node that they were for.
     pub node: Option<String>,
-    /// `slot` or `asked`.
+    /// `slot` or `asked`; empty where that is not known: the node has begun anew since then, and reaches no voter.
     pub trigger: String,
     /// How many slots: 1 for a run.
     pub count: u64,

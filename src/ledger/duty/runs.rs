@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::session::ASK_AGAIN;
 use super::{Act, Duty, JobSpec, Topic, earlier};
 use crate::exec::plan::Ended;
-use crate::ids::RunId;
+use crate::ids::{RunId, ServiceName};
 use crate::ledger::command::{Command, JobKey, Refused, Reply};
 use crate::ledger::question::Answer;
 use crate::ledger::run::{Fence, Run, RunEnd, RunStatus};
@@ -65,6 +65,20 @@ pub fn attempt_of(run: RunId, fence: Fence) -> RunId {
 }
 
 impl Duty {
+    /// The open runs of that name whose current attempt is this node's, as the ledger told them last.
+    pub fn open_here(&self, name: &ServiceName) -> impl Iterator<Item = &Run> {
+        let jobs = self.jobs.iter().filter(move |(key, _)| key.name == *name);
+        jobs.flat_map(|(_, job)| &job.open).filter(|run| run.node == Some(self.me))
+    }
+
+    /// How an attempt of this node ended; none once the ledger has it, too.
+    pub fn end_of_attempt(&self, attempt: &RunId) -> Option<&RunEnd> {
+        match &self.attempts.get(attempt)?.phase {
+            Phase::Ended(end) => Some(end),
+            Phase::Launching | Phase::Running { .. } => None,
+        }
+    }
+
     /// The keeper was reached, and holds these attempts: running since then, or ended.
     pub fn holding(&mut self, now: Now, held: impl IntoIterator<Item = (RunId, Wall, Option<Ended>)>) {
         self.is_keeper_known = true;

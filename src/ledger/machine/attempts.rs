@@ -6,7 +6,7 @@ use super::state::Job;
 use super::{Entry, Machine};
 use crate::ids::RunId;
 use crate::ledger::command::{JobKey, Refused, Reply, SessionId};
-use crate::ledger::run::{ERROR_LEN_MAX, Fence, Run, RunEnd, RunStatus};
+use crate::ledger::run::{Fence, Run, RunEnd, RunStatus};
 use crate::time::Wall;
 
 impl Machine {
@@ -48,7 +48,7 @@ impl Machine {
         again: bool,
     ) -> Result<Reply, Refused> {
         let job = self.job(key)?;
-        let end = RunEnd { error: end.error.as_deref().map(shortened), ..end.clone() };
+        let end = end.shortened();
         let Some(position) = job.current(&run, fence) else {
             let is_said = |run: &Run| run.fence == fence && run.end.as_ref() == Some(&end);
             let is_known = job.ended.iter().any(|ended| ended.id == run && is_said(ended));
@@ -105,10 +105,7 @@ impl Machine {
 impl Job {
     /// Whether another attempt may follow one that ended like this.
     fn may_follow(&self, run: &Run, end: &RunEnd) -> bool {
-        end.status != RunStatus::Success
-            && run.attempt < run.attempts_allowed()
-            && !run.is_replaced
-            && self.retired.is_none()
+        end.status != RunStatus::Success && run.has_attempt_left() && self.retired.is_none()
     }
 
     fn await_next(&mut self, position: usize, end: RunEnd) {
@@ -116,9 +113,4 @@ impl Job {
         run.last_failure = Some(end);
         (run.is_started, run.orphaned) = (false, None);
     }
-}
-
-/// The text, or as much of its beginning as the ledger keeps.
-fn shortened(text: &str) -> String {
-    text[..text.floor_char_boundary(ERROR_LEN_MAX)].to_owned()
 }

@@ -108,7 +108,8 @@ impl Assignment {
             let Some(wanted) = wants.leases.get(lease) else { return false };
             let Some(to) = choice.of(lease, wanted) else { return false };
             if grants.len() < GRANTS_MAX && is_to_propose(proposed, now) {
-                grants.push(Command::Grant { lease: lease.clone(), to, begin: wanted.begin });
+                let begin = choice.clocks.begin(wanted.begin, now);
+                grants.push(Command::Grant { lease: lease.clone(), to, begin });
             }
             true
         });

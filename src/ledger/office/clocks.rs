@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ids::NodeKey;
+use crate::ledger::time::Slot;
 use crate::time::{Mono, Now, Wall};
 
 /// How far from the median a clock may be (decisions.md).
@@ -78,8 +79,21 @@ impl Clocks {
 
     /// The voters' calendar, by this host's boot clock, so that a step of its own does not move it; its own where theirs is not known.
     pub(super) fn calendar(&self, now: Now) -> Wall {
-        let median = self.median.map(|median| median + Lead::from(now.mono.0));
-        median.and_then(|millis| u64::try_from(millis).ok()).map_or(now.wall, Wall)
+        self.voters_calendar(now.mono).unwrap_or(now.wall)
+    }
+
+    fn voters_calendar(&self, now: Mono) -> Option<Wall> {
+        self.median.and_then(|median| u64::try_from(median + Lead::from(now.0)).ok()).map(Wall)
+    }
+
+    /// When the slots of a spec begin that was deployed at `deployed` by the clock of the node that took it. The ledger hears of a spec after that
+    /// moment: where that clock was off, and ahead, the present one is as safe, and the spec is not fired later for it. A clock
+    /// that is not off is taken at its word, so that no slot is run from before the deploy that it showed.
+    pub(super) fn begin(&self, deployed: Slot, now: Mono) -> Slot {
+        match self.voters_calendar(now) {
+            Some(calendar) if deployed.wall() > calendar.plus(OFF) => Slot::at(calendar),
+            _ => deployed,
+        }
     }
 
     /// Whether a clock that shows this is not off, or nothing is known to hold it against.

@@ -50,7 +50,8 @@ pub struct Wants {
 pub struct Wanted {
     /// The eligible nodes, the one that should have it first.
     pub nodes: Vec<NodeKey>,
-    /// For a job that the ledger does not know, or that was deleted and is there again, the moment at which its spec was deployed.
+    /// For a job that the ledger does not know, or that was deleted and is there again, the moment at which its spec was deployed, by the
+    /// clock of the node that took it.
     pub begin: Slot,
 }
 

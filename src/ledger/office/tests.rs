@@ -300,6 +300,32 @@ fn a_leader_whose_clock_jumps_decides_nothing_ahead_of_time() {
 }
 
 #[test]
+fn a_spec_begins_when_it_was_deployed_and_at_once_if_that_clock_was_ahead() {
+    let mut cluster = Cluster::of(3);
+    // The leader's own clock is ahead, too, which changes nothing.
+    cluster.now.wall = cluster.now.wall.plus(500 * SECOND);
+    cluster.up = [(1, 0), (2, -500_000), (3, -500_000)].into();
+    let truth = Slot(1_800_000_000);
+    for (name, deployed) in [("past", truth.0 - 90), ("now", truth.0 + 2), ("ahead", truth.0 + 600)] {
+        cluster.want(cron(name), &[2]);
+        cluster.wants.leases.get_mut(&cron(name)).unwrap().begin = Slot(deployed);
+    }
+    cluster.round();
+    let cursor = |cluster: &Cluster, name| cluster.machine.account(&job(name)).unwrap().cursor;
+    assert_eq!(cursor(&cluster, "past"), Slot(truth.0 - 90));
+    assert_eq!(cursor(&cluster, "now"), Slot(truth.0 + 2), "so far clocks may be apart");
+    assert_eq!(cursor(&cluster, "ahead"), truth);
+    // It is deleted, and deployed again at the same node.
+    let wanted = cluster.wants.leases.remove(&cron("ahead")).unwrap();
+    cluster.wants.version += 1;
+    cluster.live(20 * SECOND);
+    cluster.wants.leases.insert(cron("ahead"), wanted);
+    cluster.wants.version += 1;
+    cluster.round();
+    assert_eq!(cursor(&cluster, "ahead"), Slot(truth.0 + 20));
+}
+
+#[test]
 fn before_a_majority_of_clocks_is_known_nothing_is_given_and_nothing_taken() {
     let mut cluster = Cluster::of(3);
     cluster.want(cron("backup"), &[2, 1]);

@@ -16,6 +16,8 @@ use crate::ledger::question::Question;
 use crate::ledger::voters::Candidate;
 use crate::time::Mono;
 
+use super::view::OwnRun;
+
 /// One thing to do.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
@@ -145,6 +147,8 @@ pub enum Response {
     Left,
     /// The statements that show a node how it stands.
     Standing(Vec<Signed>),
+    /// What this process knows of its own runs.
+    OwnRuns(Vec<OwnRun>),
 }
 
 /// Why a request was not carried out; nothing was changed.

@@ -1,16 +1,18 @@
-//! Whether a node can run a service: its binaries and its constraints held against what the node reports. Pure.
+//! Whether a node can run a service: its binaries and its constraints held against what the node reports; and whether it can hold a
+//! lease of one. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Engine;
+use super::placement::Drain;
 use super::services::Service;
-use crate::blobs::image::Platform;
+use crate::blobs::image::{Image, Platform};
 use crate::capacity::Capacity;
-use crate::crdt::admission::Role;
+use crate::crdt::admission::{Admission, Role};
 use crate::crdt::roster::Facts;
-use crate::ids::NodeKey;
-use crate::spec::Constraints;
+use crate::ids::{NodeKey, NodeName};
+use crate::spec::{Constraints, NamedPlace, Place, Placement, ServiceSpec};
 
 /// Whether a node can run a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,24 +46,106 @@ impl fmt::Display for Obstacle {
     }
 }
 
+/// Why a node cannot hold a lease of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Bar {
+    /// It is a member to operate the cluster from.
+    Role,
+    /// The specification names other nodes.
+    NotNamed,
+    /// It is drained.
+    Drained,
+    /// It has not told enough of itself yet.
+    Untold,
+    /// It cannot run the service; at least one reason.
+    Unfit(Vec<Obstacle>),
+}
+
+/// What is to be run, as far as it matters where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work<'a> {
+    /// What is asked for.
+    pub(crate) spec: &'a ServiceSpec,
+    /// Its binaries.
+    pub(crate) images: &'a [Image],
+}
+
+/// A member, as far as it matters what it can run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Worker<'a> {
+    pub(crate) name: &'a NodeName,
+    pub(crate) role: Role,
+    pub(crate) is_drained: bool,
+    /// None before it has reported.
+    pub(crate) told: Option<Told<'a>>,
+}
+
+/// What a node reports of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told<'a> {
+    pub(crate) platform: &'a Platform,
+    pub(crate) labels: &'a BTreeMap<String, String>,
+    pub(crate) capacity: Option<&'a Capacity>,
+}
+
+impl<'a> From<&'a Facts> for Told<'a> {
+    fn from(facts: &'a Facts) -> Self {
+        Self { platform: &facts.platform, labels: &facts.labels, capacity: facts.capacity.as_ref() }
+    }
+}
+
 impl Engine {
     /// Whether a member can run a service.
     pub(super) fn fit(&self, service: &Service, node: &NodeKey) -> Fit {
         let role = self.cluster.members().get(node).map(|member| member.role);
-        fit(service, role.unwrap_or(Role::MEMBER), self.known.facts(node))
+        fit(Work::of(service), role.unwrap_or(Role::MEMBER), self.known.facts(node).map(Told::from))
+    }
+
+    /// Why a member cannot hold a lease of a service; none: it can.
+    pub(super) fn bar(&self, service: &Service, node: &NodeKey, member: &Admission) -> Option<Bar> {
+        let told = self.known.facts(node).map(Told::from);
+        let is_drained = self.drain_of(node) != Drain::No;
+        bar(Work::of(service), Worker { name: &member.name, role: member.role, is_drained, told })
     }
 }
 
-fn fit(service: &Service, role: Role, facts: Option<&Facts>) -> Fit {
+impl<'a> Work<'a> {
+    fn of(service: &'a Service) -> Self {
+        Self { spec: &service.current.spec, images: &service.current.revision.images }
+    }
+}
+
+/// Why a node cannot hold a lease of a service; none: it can. The one place that knows it, for the engine and for those who tell of it.
+pub(crate) fn bar(work: Work<'_>, node: Worker<'_>) -> Option<Bar> {
+    if !node.role.carries_work() {
+        return Some(Bar::Role);
+    }
+    if let Placement::Named(places) = &work.spec.placement {
+        let is_it = |place: &NamedPlace| matches!(&place.node, Place::Node(name) if name == node.name);
+        if !places.iter().any(is_it) {
+            return Some(Bar::NotNamed);
+        }
+    }
+    if node.is_drained {
+        return Some(Bar::Drained);
+    }
+    match fit(work, node.role, node.told) {
+        Fit::Fits => None,
+        Fit::Unknown => Some(Bar::Untold),
+        Fit::Unfit(obstacles) => Some(Bar::Unfit(obstacles)),
+    }
+}
+
+fn fit(work: Work<'_>, role: Role, told: Option<Told<'_>>) -> Fit {
     if !role.carries_work() {
         return Fit::Unfit(vec![Obstacle::Role]);
     }
-    let Some(facts) = facts else { return Fit::Unknown };
+    let Some(Told { platform, labels, capacity }) = told else { return Fit::Unknown };
     let mut obstacles = Vec::new();
-    if !service.runs_on(&facts.platform) {
-        obstacles.push(Obstacle::NoBinary(facts.platform.clone()));
+    if !work.images.iter().any(|image| image.platform.runs_on(platform)) {
+        obstacles.push(Obstacle::NoBinary(platform.clone()));
     }
-    let held = held_against(&service.current.spec.constraints, &facts.labels, &facts.platform, facts.capacity.as_ref());
+    let held = held_against(&work.spec.constraints, labels, platform, capacity);
     obstacles.extend(held.unmet.into_iter().map(Obstacle::Unmet));
     match (obstacles.is_empty(), held.all_known) {
         (false, _) => Fit::Unfit(obstacles),
@@ -71,15 +155,15 @@ fn fit(service: &Service, role: Role, facts: Option<&Facts>) -> Fit {
 }
 
 /// Constraints held against a node.
-pub(crate) struct Held {
+pub(super) struct Held {
     /// Those that are known not to be met, as they are written.
-    pub(crate) unmet: Vec<String>,
+    pub(super) unmet: Vec<String>,
     /// Whether the node has told all that the constraints ask for.
-    pub(crate) all_known: bool,
+    pub(super) all_known: bool,
 }
 
 /// Holds constraints against what a node reports.
-pub(crate) fn held_against(
+pub(super) fn held_against(
     constraints: &Constraints,
     labels: &BTreeMap<String, String>,
     platform: &Platform,

@@ -83,7 +83,7 @@ pub enum LedgerEvent {
     Standing(Standing),
 }
 
-/// A request that changes something. Reading goes to the [`View`](super::view::View) instead.
+/// A request that changes something. Reading goes to the [`View`](super::view::View) instead, but for what is read too seldom to be shown.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Store a new revision of a service.
@@ -173,6 +173,12 @@ pub enum Request {
     },
     /// Take this node out of the cluster, for good.
     Leave,
+    /// Tell what this process knows of its own runs of a cron spec. It changes with every run, and is wanted only while no voter of the
+    /// ledger can be reached.
+    OwnRuns {
+        /// Which one.
+        cron: ServiceName,
+    },
 }
 
 /// A new revision.

@@ -11,16 +11,14 @@ use std::time::Duration;
 use super::Engine;
 use super::cluster::Standing;
 use super::effect::Effect;
-use super::eligibility::Fit;
 use super::out::Out;
-use super::placement::Drain;
 use super::services::Service;
 use crate::ids::{NodeKey, ServiceName};
 use crate::ledger::command::{JobKey, LeaseKey};
 use crate::ledger::office::{Wanted, Wants};
 use crate::ledger::time::Slot;
 use crate::ledger::voters::{Candidate, DEAD_FOR};
-use crate::spec::{CronScope, Place, Placement, RunMode};
+use crate::spec::{CronScope, RunMode};
 use crate::time::Mono;
 
 /// How many nodes are named for one lease at most: the first with a session gets it, and when one dies the order is made anew.
@@ -154,13 +152,8 @@ impl Engine {
     /// The members that can run a service and may be given something to run, the one that should have its lease first.
     fn eligible(&self, service: &Service) -> Vec<NodeKey> {
         let seed = first_eight(blake3::hash(service.name.as_str().as_bytes()).as_bytes());
-        let members = self.cluster.members().iter().filter(|(key, member)| {
-            let is_named = match &service.current.spec.placement {
-                Placement::Named(places) => places.iter().any(|place| place.node == Place::Node(member.name.clone())),
-                Placement::Cluster { .. } | Placement::EachNode { .. } => true,
-            };
-            is_named && self.drain_of(key) == Drain::No && self.fit(service, key) == Fit::Fits
-        });
+        let members = self.cluster.members().iter();
+        let members = members.filter(|(key, member)| self.bar(service, key, member).is_none());
         let now = self.now.mono;
         let mut ranked: Vec<(bool, u64, NodeKey)> = members
             .map(|(key, _)| (self.cluster.standing(now, key) != Standing::Good, score(seed, key), *key))

@@ -51,6 +51,7 @@ impl Engine {
                 Some(answer) => answer,
                 None => return,
             },
+            Request::OwnRuns { cron } => Ok(Response::OwnRuns(self.jobs.own_runs(&cron))),
         };
         out.reply(id, response);
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::view::RevisionStatus;
-use crate::blobs::image::Platform;
 use crate::crdt::document::{Content, RevisionId};
 use crate::crdt::revision::Revision;
 use crate::ids::{BlobHash, ServiceName};
@@ -51,11 +50,6 @@ impl Service {
     /// Whether its instances are to be up at all.
     pub fn wants_instances(&self) -> bool {
         self.current.spec.mode == RunMode::Service && !self.current.revision.stopped
-    }
-
-    /// Whether there is a binary for this platform.
-    pub fn runs_on(&self, platform: &Platform) -> bool {
-        self.current.revision.images.iter().any(|image| image.platform.runs_on(platform))
     }
 
     /// The current revision and those that it came from, newest first, as far as they are kept.

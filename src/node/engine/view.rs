@@ -9,6 +9,7 @@ use crate::capacity::Capacity;
 use crate::confinement::Enforced;
 use crate::crdt::admission::Role;
 use crate::ids::{ClusterId, NodeKey, NodeName, RunId, ServiceName};
+use crate::ledger::run::Run;
 use crate::spec::ServiceSpec;
 use crate::time::Wall;
 
@@ -328,4 +329,13 @@ pub struct Problem {
     pub message: String,
     /// What to do.
     pub hint: String,
+}
+
+/// A run of a cron spec, as the node's process knows it whose run it is. In no view: it is asked for where the ledger is out of reach.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnRun {
+    /// The run.
+    pub run: Run,
+    /// False where it is known by the keeper alone: then its trigger and how many attempts there may be are not known.
+    pub is_told: bool,
 }

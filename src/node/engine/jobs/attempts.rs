@@ -143,22 +143,30 @@ impl Engine {
                 }
                 let held = attempts.iter().map(|kept| (kept.plan.run, kept.started_at, kept.ended));
                 jobs.duty.holding(now, held);
+                for kept in &attempts {
+                    jobs.own.recall(self.me, kept);
+                    jobs.own.ended(&kept.plan.run, &jobs.duty);
+                }
                 return Some(ProcessEvent::Holding(rest));
             }
             ProcessEvent::KeeperLost => {
                 self.singletons.lost();
                 jobs.attempts = Attempts::default();
                 jobs.duty.keeper_lost(now);
+                jobs.own.all_ended(&jobs.duty);
                 return Some(ProcessEvent::KeeperLost);
             }
             ProcessEvent::Launched { run, at, .. } if jobs.attempts.all.contains_key(&run) => {
                 jobs.duty.started(now, run, at);
+                jobs.own.started(&run, at);
             }
             ProcessEvent::LaunchFailed { run, error } if jobs.attempts.set(run, Phase::Ended) => {
                 jobs.duty.failed_to_start(now, run, error);
+                jobs.own.ended(&run, &jobs.duty);
             }
             ProcessEvent::Exited { run, ended } if jobs.attempts.set(run, Phase::Ended) => {
                 jobs.duty.ended(run, &ended);
+                jobs.own.ended(&run, &jobs.duty);
             }
             other => {
                 if let ProcessEvent::Exited { run, .. } = &other {
@@ -191,6 +199,7 @@ impl Engine {
                 Verdict::Fail(error) => {
                     self.jobs.attempts.set(name, Phase::Ended);
                     self.jobs.duty.failed_to_start(self.now, name, error);
+                    self.jobs.own.ended(&name, &self.jobs.duty);
                     has_failed = true;
                 }
             }

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod firing;
+mod own;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use super::effect::Effect;
 use super::input::LedgerEvent;
 use super::out::Out;
 use super::services::Service;
+use super::view::OwnRun;
 use crate::ids::{NodeKey, ServiceName};
 use crate::ledger::command::LeaseKey;
 use crate::ledger::duty::{Act, Duty, JobSpec, Specs};
@@ -27,6 +29,7 @@ use crate::time::{Mono, Now, Wall};
 
 use attempts::Attempts;
 use firing::Firing;
+use own::Own;
 
 /// How often the duty may be settled in one turn. Each time but the first follows from an attempt that could not be started.
 const ROUNDS_MAX: usize = 16;
@@ -37,6 +40,7 @@ pub(super) struct Jobs {
     duty: Duty,
     specs: Table,
     attempts: Attempts,
+    own: Own,
     /// Who votes and who leads, as it was heard last.
     standing: Standing,
     firing: Firing,
@@ -64,6 +68,7 @@ impl Jobs {
             duty: Duty::new(me, life),
             specs: Table::default(),
             attempts: Attempts::default(),
+            own: Own::default(),
             standing: Standing::default(),
             firing: Firing::new(now),
             offset: None,
@@ -73,6 +78,11 @@ impl Jobs {
     /// What this node does for the ledger.
     pub(super) fn duty(&self) -> &Duty {
         &self.duty
+    }
+
+    /// What this process knows of this node's runs of a spec, in no order.
+    pub(super) fn own_runs(&self, cron: &ServiceName) -> Vec<OwnRun> {
+        self.own.of(cron, &self.duty)
     }
 
     /// Takes over what a spec asks for now; none where it is no cron spec, or not there.
@@ -185,6 +195,7 @@ impl Engine {
         match act {
             Act::Ask { id, question } => out.act(Effect::AskLedger { id, question }),
             Act::Launch { job, attempt, run } => {
+                self.jobs.own.begun(job.name.clone(), attempt, &run);
                 self.jobs.attempts.begin(self.now.mono, job.name, attempt, run);
             }
             Act::Stop { attempt } => self.jobs.attempts.stop(self.now.mono, attempt, out),

@@ -7,7 +7,7 @@ use super::*;
 use crate::exec::plan::{Kept, LaunchPlan};
 use crate::ledger::command::{JobKey, LeaseKey};
 use crate::ledger::run::RunStatus;
-use crate::node::engine::effect::RefusalCode;
+use crate::node::engine::effect::{RefusalCode, Response};
 use crate::node::engine::input::{BlobEvent, Input, Request};
 use crate::node::engine::restore::Stored;
 use crate::node::engine::tests::{BINARY, Node, two_nodes};
@@ -204,4 +204,85 @@ fn what_was_suspended_is_known_by_its_revisions() {
     town.wait(Duration::from_secs(2));
     let gaps: Vec<_> = town.account("tick").gaps.iter().map(|gap| gap.reason).collect();
     assert!(gaps.contains(&crate::ledger::run::GapReason::Suspended), "{gaps:?}");
+}
+
+/// What the node tells of its own runs of `tick`, newest first.
+fn own_runs(town: &mut Town) -> Vec<OwnRun> {
+    let cron = name("tick");
+    town.node.input(Input::Request { id: 700, request: Request::OwnRuns { cron } });
+    let answer = town.answers_to(700).remove(0).unwrap();
+    let Response::OwnRuns(mut runs) = answer else { panic!("{answer:?}") };
+    runs.sort_by_key(|own| std::cmp::Reverse(own.run.scheduled));
+    runs
+}
+
+#[test]
+fn a_node_tells_of_its_own_runs_where_the_ledger_is_silent() {
+    let mut town = Town::with(&EACH_SECOND.replace("replicas", "jobMaxRetries: 1, replicas"));
+    town.wait(Duration::from_secs(2));
+    let first = town.launched[0].clone();
+    town.end(first.run, 0);
+    town.wait(Duration::from_secs(2));
+    let second = town.launched.last().unwrap().clone();
+    assert_ne!(second.run, first.run);
+    town.is_dark = true;
+    let runs = own_runs(&mut town);
+    assert_eq!(runs.iter().map(|own| (own.run.is_started, own.is_told)).collect::<Vec<_>>(), [(true, true); 2]);
+    assert_eq!(runs[1].run.end.as_ref().map(|end| end.status), Some(RunStatus::Success), "the ledger has it, too");
+    assert_eq!((runs[0].run.end.as_ref(), runs[0].run.node), (None, Some(town.node.engine.me)));
+    // It fails, and nobody can be asked for another attempt.
+    town.end(second.run, 3);
+    town.wait(Duration::from_secs(5));
+    let failed = &own_runs(&mut town)[0].run;
+    assert!(failed.is_waiting() && failed.last_failure.as_ref().is_some_and(|end| end.code == Some(3)), "{failed:?}");
+    assert_eq!(own_runs(&mut town).len(), 2, "nothing more was begun");
+    // What the ledger makes of it in the end is one run, with two attempts.
+    town.is_dark = false;
+    town.wait(Duration::from_secs(20));
+    let again = town.launched.iter().find(|plan| plan.run.0[..12] == second.run.0[..12] && plan.run != second.run);
+    town.end(again.expect("another attempt").run, 4);
+    let run = own_runs(&mut town).into_iter().find(|own| own.run.id.0[..12] == second.run.0[..12]).unwrap().run;
+    assert_eq!((run.attempt, run.end.map(|end| end.code)), (2, Some(Some(4))));
+}
+
+#[test]
+fn of_what_an_earlier_process_began_the_keeper_s_word_is_told() {
+    let mut town = Town::with(EACH_SECOND);
+    town.wait(Duration::from_secs(2));
+    let plan = town.launched[0].clone();
+    let run = town.account("tick").runs.last().unwrap().clone();
+    let started_at = town.node.now.wall;
+    let kept = Kept { plan: plan.clone(), pid: 7, started_at, ended: None, enforced: Default::default() };
+    town.is_dark = true;
+    let mono = town.node.now.mono.0;
+    town.node = Node::start_with(1, None, town.node.stored.clone(), mono, vec![kept]);
+    town.wait(Duration::from_secs(1));
+    let told = own_runs(&mut town);
+    assert_eq!(told.iter().map(|own| (own.run.id, own.is_told)).collect::<Vec<_>>(), [(run.id, false)]);
+    let own = &told[0].run;
+    assert_eq!((own.scheduled, own.fence, own.attempt), (run.scheduled, run.fence, 1));
+    assert_eq!((own.started, own.end.as_ref()), (Some(started_at), None));
+    town.end(plan.run, 9);
+    assert_eq!(own_runs(&mut town)[0].run.end.as_ref().unwrap().code, Some(9));
+    // Once the ledger is heard, it knows more of it.
+    town.is_dark = false;
+    town.wait(Duration::from_secs(2));
+    assert_eq!(town.account("tick").runs.last().unwrap().end.as_ref().unwrap().code, Some(9));
+}
+
+#[test]
+fn as_many_ended_runs_are_known_as_the_ledger_keeps() {
+    let mut town = Town::with(EACH_SECOND);
+    let mut ended = 0;
+    while ended < 25 {
+        town.wait(STEP);
+        while let Some(plan) = town.launched.get(ended).cloned() {
+            town.end(plan.run, 0);
+            ended += 1;
+        }
+    }
+    let runs = own_runs(&mut town);
+    let newest = town.launched.last().unwrap().run;
+    assert_eq!(runs.iter().filter(|own| own.run.end.is_some()).count(), 20);
+    assert_eq!(runs[0].run.id.0[..12], newest.0[..12]);
 }
