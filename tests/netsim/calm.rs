@@ -20,6 +20,9 @@ const HOSTS_MAX: usize = 8;
 /// How far apart clocks may be that count as right: less than what costs a node its leases.
 const APART_MAX_MS: i64 = 1_000;
 
+/// How far from a fault a slot is still near it.
+const NEAR: Duration = Duration::from_secs(10);
+
 /// For how long some hosts were all that it takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
@@ -45,6 +48,8 @@ struct State {
 pub(crate) struct Calm {
     open: BTreeMap<u32, Span>,
     closed: Vec<Span>,
+    /// When something was broken, since the world began.
+    faults: BTreeSet<Duration>,
 }
 
 impl Calm {
@@ -52,6 +57,17 @@ impl Calm {
     pub(crate) fn disturb(&mut self, host: usize) {
         let closed = self.open.extract_if(.., |hosts, _| hosts & (1 << host) != 0);
         self.closed.extend(closed.map(|(_, span)| span));
+    }
+
+    /// Something is broken now.
+    pub(crate) fn fault(&mut self, now: Duration) {
+        self.faults.insert(now);
+    }
+
+    /// Whether a slot was due, by a clock that is right, within [`NEAR`] of a fault.
+    pub(crate) fn is_near_fault(&self, slot: Slot) -> bool {
+        let due = Duration::from_millis(slot.wall().0.saturating_sub(EPOCH_MS as u64));
+        self.faults.range(due.saturating_sub(NEAR)..=due + NEAR).next().is_some()
     }
 
     /// Looks at how things stand.

@@ -49,6 +49,23 @@ pub(crate) enum Fault {
     Forges(usize, bool),
 }
 
+impl Fault {
+    /// Whether it breaks something; else something is whole again.
+    fn breaks(&self) -> bool {
+        let is_whole = matches!(
+            self,
+            Self::Start(_)
+                | Self::GoOn(_)
+                | Self::Heal
+                | Self::Weather(Weather::FAIR)
+                | Self::Disk(_, Speed::Ordinary)
+                | Self::Corrupts(_, false)
+                | Self::Forges(_, false)
+        );
+        !is_whole
+    }
+}
+
 /// A schedule: when, counted from its start, and what. In order.
 pub(crate) type Schedule = Vec<(Duration, Fault)>;
 
@@ -109,6 +126,9 @@ fn fuse(stream: &mut Stream) -> Fuse {
 /// Does it to the world.
 pub(crate) async fn strike(world: &mut World, fault: Fault) {
     let key = |world: &World, host: usize| world.hosts[host].key;
+    if fault.breaks() {
+        world.calm.fault(world.stamps.now());
+    }
     match fault {
         Fault::Crash(host) => world.crash(host).await,
         Fault::Kill(host) => world.kill(host).await,

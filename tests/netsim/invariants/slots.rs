@@ -45,6 +45,8 @@ pub(crate) struct Spec {
 pub(crate) struct Tally {
     /// Slots that were looked at.
     pub(crate) slots: u64,
+    /// Of these: due within ten seconds of a fault.
+    pub(crate) near: u64,
     /// Of these: with a run that ended as it should, or failed by itself.
     pub(crate) ran: u64,
     /// With a run of which nobody knows what became.
@@ -61,6 +63,7 @@ impl Tally {
     /// Both together.
     pub(crate) fn add(&mut self, other: Tally) {
         self.slots += other.slots;
+        self.near += other.near;
         self.ran += other.ran;
         self.lost += other.lost;
         self.missed += other.missed;
@@ -218,6 +221,7 @@ impl Audit<'_> {
 
     fn look(&self, slot: Slot, fate: &Fate, tally: &mut Tally) -> Result<(), String> {
         tally.slots += 1;
+        tally.near += u64::from(self.world.calm.is_near_fault(slot));
         let deadline = self.spec.deployment.cron.as_ref().map_or(0, |cron| cron.policy.starting_deadline_seconds);
         let deadline = Duration::from_secs(deadline);
         match fate {
