@@ -38,6 +38,11 @@ impl Town {
                     self.crash(host, true, down).await;
                 }
             }
+            Fault::Outage { hosts, with_power, down } => {
+                for host in hosts {
+                    self.crash(host, with_power, down).await;
+                }
+            }
             Fault::Cut { ways, span } => {
                 self.trouble(Of::Ways(ways.clone()), span);
                 self.noted += 1;

@@ -18,7 +18,6 @@ use tokio::time::sleep_until;
 use super::book::{Book, Moment, Of};
 use super::catalog::{Catalog, View};
 use super::fabric::{Fabric, Weather};
-use super::faults::{self, Fault};
 use super::host::{Death, Host, Input};
 use super::{DISK_PAUSE_US, Terms, node};
 
@@ -105,7 +104,7 @@ impl Town {
         town.lock().members.push((0, terms.members));
         town.note(0, Event::News);
         town.note(DEPLOYED_AT, Event::Deploy);
-        town.note(FAULTS_FROM, Event::Fault);
+        town.note_fault(FAULTS_FROM);
         town
     }
 
@@ -120,6 +119,12 @@ impl Town {
     fn note(&mut self, after: Moment, event: Event) {
         self.noted += 1;
         self.agenda.insert((self.now() + after, self.noted), event);
+    }
+
+    /// The next fault comes at that moment or soon after it, as the life leans.
+    fn note_fault(&mut self, earliest: Moment) {
+        let moment = self.terms.leaning.moment(&mut self.random, earliest);
+        self.note(moment - self.now(), Event::Fault);
     }
 
     /// Lives on until a moment.
@@ -186,11 +191,12 @@ impl Town {
                 self.publish();
             }
             Event::Fault => {
-                let fault = faults::draw(&mut self.random, self.hosts.len(), self.catalog.jobs.len());
+                let target = self.target();
+                let fault = self.terms.leaning.draw(&mut self.random, &target);
                 self.commit(fault).await;
                 let (least, most) = self.terms.calm_ms;
-                let pause = self.random.random_range(least..most);
-                self.note(pause, Event::Fault);
+                let earliest = self.now() + self.random.random_range(least..most);
+                self.note_fault(earliest);
             }
             Event::Start { host, life } => {
                 let of = &self.hosts[host];

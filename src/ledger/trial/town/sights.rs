@@ -7,9 +7,24 @@ use super::{SETTLED_WITHIN, Town};
 use crate::ids::NodeKey;
 use crate::ledger::machine::Machine;
 use crate::ledger::question::Standing;
+use crate::ledger::trial::faults::Target;
 use crate::ledger::voters::Candidate;
 
 impl Town {
+    /// To what a fault may be done now.
+    pub(super) fn target(&self) -> Target {
+        Target {
+            hosts: self.hosts.len(),
+            jobs: self.catalog.jobs.len(),
+            members: self.members(),
+            leader: self.leader().map(|(leader, _)| leader),
+        }
+    }
+
+    fn members(&self) -> Vec<usize> {
+        (0..self.hosts.len()).filter(|host| self.hosts[*host].is_member).collect()
+    }
+
     /// Prints how everybody sees the group.
     pub(super) fn tell(&self) {
         for (number, host) in self.hosts.iter().enumerate() {
@@ -34,7 +49,7 @@ impl Town {
     pub(super) fn spread_news(&mut self) {
         let cut: BTreeSet<(usize, usize)> = self.cuts.values().flatten().copied().collect();
         let sees = |a: usize, b: usize| !cut.contains(&(a, b)) && !cut.contains(&(b, a));
-        let members: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].is_member).collect();
+        let members = self.members();
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(process) = &host.process else { continue };
             let candidate = |other: &usize| {
