@@ -62,7 +62,7 @@ mod switch {
         SnapshotForgetsClaims,
         /// A snapshot has no open runs.
         SnapshotForgetsRuns,
-        /// Who loses a lease is not told, and its claims are taken.
+        /// Who loses a lease goes on hearing of the job as if it held it, and its claims are taken.
         LeaseNotTakenAway,
         /// A session stays open that is over.
         EndedSessionKept,

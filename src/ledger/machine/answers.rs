@@ -132,13 +132,14 @@ impl Machine {
 
     fn tell(&self, node: &NodeKey, watch: &Watch, since: u64, is_whole: bool) -> Concerns {
         let mut concerns = Concerns { upto: self.state.applied, is_whole, ..Concerns::default() };
-        for lease in watch.changed(since) {
+        let lost = watch.gone(0).filter(|_| bug!(LeaseNotTakenAway));
+        for lease in watch.changed(since).chain(lost) {
             match lease {
                 LeaseKey::Cron(key) => concerns.jobs.extend(self.job(key).ok().map(|job| self.concern(node, key, job))),
                 LeaseKey::Singleton(_) => concerns.singletons.push(lease.clone()),
             }
         }
-        if !is_whole {
+        if !is_whole && !bug!(LeaseNotTakenAway) {
             concerns.gone = watch.gone(since).cloned().collect();
         }
         concerns
@@ -147,7 +148,7 @@ impl Machine {
     fn concern(&self, node: &NodeKey, key: &JobKey, job: &Job) -> Concern {
         Concern {
             job: key.clone(),
-            is_held: job.holder.is_some() && job.holder == self.session_of(node),
+            is_held: job.holder.is_some() && (job.holder == self.session_of(node) || bug!(LeaseNotTakenAway)),
             cursor: job.cursor,
             open: job.open.clone(),
             asked: job.asked.clone(),

@@ -107,7 +107,7 @@ impl Index {
             after.retired.map(|since| self.retired.insert((since, key.clone())));
         }
         let (was, is) = (before.concerned(), after.concerned());
-        for node in was.union(&is).filter(|node| is.contains(node) || !bug!(LeaseNotTakenAway)) {
+        for node in was.union(&is) {
             self.note(at, *node, &LeaseKey::Cron(key.clone()), is.contains(node));
         }
     }

@@ -141,7 +141,8 @@ impl Catalog {
     /// A job is changed, or deleted, or deployed again, from now on.
     pub(super) fn change(&mut self, number: usize, now: Moment, spec: Option<JobSpec>) {
         let job = &mut self.jobs[number];
-        if spec.is_some() {
+        // A revision changes nothing about when its job began.
+        if spec.is_some() && job.now().spec.is_none() {
             job.begin = slot_of(now);
         }
         let nodes = job.now().nodes.clone();

@@ -21,6 +21,8 @@ pub(super) enum Fault {
     Step { host: usize, steps: u32, with_power: bool, down: Moment },
     /// All hosts lose their power.
     Blackout { down: Moment },
+    /// These lose it, or their processes end, all at once.
+    Outage { hosts: BTreeSet<usize>, with_power: bool, down: Moment },
     /// Nothing goes these ways.
     Cut { ways: BTreeSet<(usize, usize)>, span: Moment },
     /// A node's process stands still.
@@ -52,6 +54,7 @@ impl Fault {
             Self::TornWrite { .. } => "torn write",
             Self::Step { .. } => "crash between two steps",
             Self::Blackout { .. } => "blackout",
+            Self::Outage { .. } => "outage",
             Self::Cut { .. } => "cut",
             Self::Pause { .. } => "pause",
             Self::Clock { .. } => "wrong clock",
@@ -66,10 +69,32 @@ impl Fault {
     }
 }
 
-/// Draws one.
-pub(super) fn draw(random: &mut StdRng, hosts: usize, jobs: usize) -> Fault {
-    let host = random.random_range(0..hosts);
-    let job = random.random_range(0..jobs);
+/// To what something may be done.
+pub(super) struct Target {
+    pub(super) hosts: usize,
+    pub(super) jobs: usize,
+    /// Those of the hosts that belong to the group.
+    pub(super) members: Vec<usize>,
+    /// Whoever leads by its own word.
+    pub(super) leader: Option<usize>,
+}
+
+impl Target {
+    /// Any host, be it a member or not.
+    pub(super) fn any(&self, random: &mut StdRng) -> usize {
+        random.random_range(0..self.hosts)
+    }
+
+    pub(super) fn member(&self, random: &mut StdRng) -> usize {
+        self.members[random.random_range(0..self.members.len())]
+    }
+}
+
+/// Draws one, all kinds of them evenly.
+pub(super) fn draw(random: &mut StdRng, target: &Target) -> Fault {
+    let hosts = target.hosts;
+    let host = target.any(random);
+    let job = random.random_range(0..target.jobs);
     match random.random_range(0..100) {
         0..10 => Fault::Crash { host, down: random.random_range(50..6_000) },
         10..17 => Fault::PowerCut { host, down: random.random_range(200..15_000) },
@@ -113,18 +138,22 @@ pub(super) fn draw(random: &mut StdRng, hosts: usize, jobs: usize) -> Fault {
     }
 }
 
+/// One way: the others do not hear these.
+fn apart(one: &BTreeSet<usize>, other: &BTreeSet<usize>) -> BTreeSet<(usize, usize)> {
+    one.iter().flat_map(|a| other.iter().filter(move |b| *b != a).map(move |b| (*a, *b))).collect()
+}
+
+fn both(one: &BTreeSet<usize>, other: &BTreeSet<usize>) -> BTreeSet<(usize, usize)> {
+    apart(one, other).into_iter().chain(apart(other, one)).collect()
+}
+
+/// One host and all others do not hear each other.
+pub(super) fn alone(host: usize, hosts: usize) -> BTreeSet<(usize, usize)> {
+    both(&[host].into(), &(0..hosts).collect())
+}
+
 /// Partitions of every shape.
 fn ways(random: &mut StdRng, hosts: usize) -> BTreeSet<(usize, usize)> {
-    let apart = |one: &BTreeSet<usize>, other: &BTreeSet<usize>| {
-        let mut ways = BTreeSet::new();
-        for a in one {
-            ways.extend(other.iter().filter(|b| *b != a).map(|b| (*a, *b)));
-        }
-        ways
-    };
-    let both = |one: &BTreeSet<usize>, other: &BTreeSet<usize>| -> BTreeSet<_> {
-        apart(one, other).into_iter().chain(apart(other, one)).collect()
-    };
     let some: BTreeSet<usize> = (0..hosts).filter(|_| random.random()).collect();
     let others: BTreeSet<usize> = (0..hosts).filter(|host| !some.contains(host)).collect();
     let one = random.random_range(0..hosts);
@@ -132,7 +161,7 @@ fn ways(random: &mut StdRng, hosts: usize) -> BTreeSet<(usize, usize)> {
         // Two halves.
         0 | 1 => both(&some, &others),
         // One alone.
-        2 => both(&[one].into(), &(0..hosts).collect()),
+        2 => alone(one, hosts),
         // A bridge: two halves that do not see one another, and one that sees both.
         3 => {
             let without = |side: BTreeSet<usize>| side.into_iter().filter(|host| *host != one).collect();

@@ -1,6 +1,6 @@
 //! Whole towns on trial, in simulated time: real duties over a real ledger, on a network, disks and keepers that a seed maltreats.
 //!
-//! `town` is who lives there, `faults` what is done to them, `book` what really happened, and `checker` holds that against what was
+//! `town` is who lives there, `faults` and `leaning` what is done to them, `book` what really happened, and `checker` holds that against what was
 //! promised. One seed feeds all of it: the same one is the same life, to the last message. A life goes: nodes start, users deploy their
 //! jobs, faults come, all is well again; then everything is looked at.
 //!
@@ -17,11 +17,13 @@ pub(in crate::ledger) mod fabric;
 mod faults;
 mod host;
 mod keeper;
+mod leaning;
 mod tests;
 mod town;
 
 use self::book::Moment;
 use self::checker::{Evidence, Verdict};
+use self::leaning::Leaning;
 use self::town::Town;
 use super::bugs::{Bug, Switch};
 use super::raft::runtime::scope;
@@ -55,6 +57,7 @@ struct Terms {
     /// How long nothing is done between two faults, in milliseconds.
     calm_ms: (Moment, Moment),
     snapshot_every: u64,
+    leaning: Leaning,
 }
 
 impl Terms {
@@ -71,13 +74,23 @@ impl Terms {
             calm_at_end: 60_000,
             calm_ms,
             snapshot_every: 300 + 100 * (seed % 5),
+            leaning: Leaning::Anything,
         }
+        .leaning_to(Leaning::of(seed))
     }
 
     /// Shorter and smaller ones, in which most goes wrong that can.
-    fn brief(seed: u64) -> Self {
+    fn brief(seed: u64, leaning: Leaning) -> Self {
         let members = if seed % 3 == 2 { 5 } else { 3 };
-        Self { members, jobs: 10, lasts: 50_000, calm_at_end: 45_000, calm_ms: (200, 4_000), ..Self::of(seed) }
+        // What a life is drawn towards shall have something to meet.
+        let jobs = if leaning == Leaning::Anything { 10 } else { 20 };
+        let (lasts, calm_ms) = (leaning.lasts(), (200, 4_000));
+        Self { members, jobs, lasts, calm_at_end: 45_000, calm_ms, ..Self::of(seed) }.leaning_to(leaning)
+    }
+
+    /// The same, drawn towards something.
+    fn leaning_to(self, leaning: Leaning) -> Self {
+        Self { leaning, calm_ms: leaning.calm_ms().unwrap_or(self.calm_ms), ..self }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Trials of the ordinary run, and of every deliberate bug.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -71,7 +71,7 @@ fn promises_are_kept_whatever_happens() {
 #[test]
 fn one_seed_is_one_life() {
     let lived = |seed| {
-        let outcome = live(Terms { lasts: 25_000, ..Terms::brief(seed) }, None);
+        let outcome = live(Terms { lasts: 25_000, ..Terms::brief(seed, Leaning::Anything) }, None);
         assert_clean(seed, &outcome);
         (outcome.trace, outcome.verdict.slots)
     };
@@ -81,11 +81,11 @@ fn one_seed_is_one_life() {
 }
 
 /// The bug is caught, by a seed from this one on.
-fn catch(bug: Bug, first: u64) {
+fn catch(bug: Bug, leaning: Leaning, first: u64) {
     let began = cpu_time();
     let first = number("NARUN_TRIAL_SEED").unwrap_or(first);
     for seed in first.. {
-        let outcome = live(Terms::brief(seed), Some(bug));
+        let outcome = live(Terms::brief(seed, leaning), Some(bug));
         let took = cpu_time() - began;
         if let Some(wrong) = outcome.verdict.wrongs.first() {
             println!("{bug:?}: {took:?}, by seed {seed}: {wrong}");
@@ -95,43 +95,47 @@ fn catch(bug: Bug, first: u64) {
     }
 }
 
+/// The one of these whose name stands in a variable.
+fn named<T: Copy + std::fmt::Debug>(variable: &str, all: &[T]) -> Option<T> {
+    let name = std::env::var(variable).ok()?;
+    let found = all.iter().find(|one| format!("{one:?}") == name);
+    Some(*found.unwrap_or_else(|| panic!("{variable} is to be one of {all:?}, not `{name}`")))
+}
+
+/// Many short lives, for whoever looks for bugs or for seeds: `NARUN_TRIAL_SEED` is where to begin, `NARUN_TRIAL_LIVES` how many there
+/// are, `NARUN_TRIAL_LEANING` what all of them are drawn towards, and `NARUN_TRIAL_BUG` a deliberate bug.
+#[test]
+#[ignore = "an hour, or as long as one likes"]
+fn many_brief_lives() {
+    let first = number("NARUN_TRIAL_SEED").unwrap_or(0);
+    let leaning = named("NARUN_TRIAL_LEANING", &Leaning::ALL).unwrap_or(Leaning::Anything);
+    let bug = named("NARUN_TRIAL_BUG", Bug::ALL);
+    for seed in first..first + number("NARUN_TRIAL_LIVES").unwrap_or(500) {
+        let began = cpu_time();
+        let outcome = live(Terms::brief(seed, leaning), bug);
+        let (took, slots) = (cpu_time() - began, outcome.verdict.slots);
+        println!("{leaning:?} {seed}: {slots} slots in {took:?}, {:?}", outcome.verdict.wrongs);
+    }
+}
+
 macro_rules! caught {
-    ($($test:ident: $bug:ident from $seed:literal,)+; $($rare_test:ident: $rare:ident from $rare_seed:literal,)+) => {
+    ($($test:ident: $bug:ident from $seed:literal $(in $leaning:ident)?,)+) => {
         $(
             #[test]
             fn $test() {
-                catch(Bug::$bug, $seed);
-            }
-        )+
-
-        $(
-            #[test]
-            #[ignore = "it takes most of its minute, or more: what it needs seldom happens in these lives"]
-            fn $rare_test() {
-                catch(Bug::$rare, $rare_seed);
+                catch(Bug::$bug, [$(Leaning::$leaning,)? Leaning::Anything][0], $seed);
             }
         )+
 
         /// Without their bugs, the seeds that catch them are clean; and no bug is left out.
         #[test]
         fn seeds_that_catch_bugs_are_clean_without_them() {
-            let bugs = [$(Bug::$bug,)+ $(Bug::$rare,)+];
+            let bugs = [$(Bug::$bug,)+];
             assert!(Bug::ALL.iter().all(|bug| bugs.contains(bug)), "a bug is not tried");
-            let seeds: std::collections::BTreeSet<u64> = [$($seed),+].into();
-            for seed in seeds {
-                let outcome = live(Terms::brief(seed), None);
-                assert!(outcome.verdict.wrongs.is_empty(), "seed {seed}: {:#?}", outcome.verdict.wrongs);
-            }
-        }
-
-        /// Many short lives, for whoever looks for bugs or for seeds: `NARUN_TRIAL_SEED` is where to begin.
-        #[test]
-        #[ignore = "an hour, or as long as one likes"]
-        fn many_brief_lives() {
-            let first = number("NARUN_TRIAL_SEED").unwrap_or(0);
-            for seed in first..first + number("NARUN_TRIAL_LIVES").unwrap_or(500) {
-                let outcome = live(Terms::brief(seed), None);
-                println!("seed {seed}: {} slots, {:?}", outcome.verdict.slots, outcome.verdict.wrongs);
+            let seeds: BTreeSet<(Leaning, u64)> = [$(([$(Leaning::$leaning,)? Leaning::Anything][0], $seed)),+].into();
+            for (leaning, seed) in seeds {
+                let outcome = live(Terms::brief(seed, leaning), None);
+                assert!(outcome.verdict.wrongs.is_empty(), "{leaning:?} {seed}: {:#?}", outcome.verdict.wrongs);
             }
         }
     };
@@ -160,11 +164,10 @@ caught! {
     a_timeout_that_is_ignored_is_caught: TimeoutIgnored from 0,
     clocks_that_nobody_judges_are_caught: ClocksNotJudged from 0,
     a_lease_that_never_moves_is_caught: LeaseNeverMoved from 0,
-    ;
-    a_lease_that_is_not_taken_away_is_caught: LeaseNotTakenAway from 0,
-    a_late_word_that_is_taken_is_caught: OldFenceAccepted from 0,
-    a_claim_that_is_not_looked_for_is_caught: UnknownClaimForgotten from 0,
-    a_deadline_that_is_ignored_is_caught: DeadlineIgnored from 0,
-    an_old_grant_that_is_carried_out_is_caught: OldGrantCarriedOut from 0,
-    slots_from_before_a_deploy_are_caught: BegunBeforeDeploy from 0,
+    a_lease_that_is_not_taken_away_is_caught: LeaseNotTakenAway from 0 in Users,
+    a_late_word_that_is_taken_is_caught: OldFenceAccepted from 0 in Echoes,
+    a_claim_that_is_not_looked_for_is_caught: UnknownClaimForgotten from 0 in Claims,
+    a_deadline_that_is_ignored_is_caught: DeadlineIgnored from 0 in Outages,
+    an_old_grant_that_is_carried_out_is_caught: OldGrantCarriedOut from 0 in Stalls,
+    slots_from_before_a_deploy_are_caught: BegunBeforeDeploy from 0 in Users,
 }

@@ -170,8 +170,13 @@ fn check_record(case: &Case<'_>, slot: Slot, record: Record, verdict: &mut Verdi
 
 /// While a spec is deleted it has no slots.
 fn check_deletions(case: &Case<'_>, wrongs: &mut Vec<String>) {
-    for (number, chapter) in case.job.chapters.iter().enumerate().filter(|(_, chapter)| chapter.spec.is_none()) {
-        let until = case.job.chapters.get(number + 1).map_or(case.evidence.end, |next| next.from);
+    let chapters = &case.job.chapters;
+    // Who may have it may change meanwhile, which makes chapters of their own.
+    let begins = |number: &usize| chapters[*number].spec.is_none() && chapters[number - 1].spec.is_some();
+    for number in (1..chapters.len()).filter(begins) {
+        let chapter = &chapters[number];
+        let back = chapters[number..].iter().find(|later| later.spec.is_some());
+        let until = back.map_or(case.evidence.end, |back| back.from);
         let from = slot_of(chapter.from + VIEW_LAG);
         let is_in = |start: &&&super::Start| matches!(start.run.trigger, Trigger::Slot(slot) if slot > from && slot < slot_of(until));
         // Else the ledger may not have heard of it.

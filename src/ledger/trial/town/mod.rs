@@ -1,4 +1,9 @@
 //! A town: hosts, what users want of them, and an agenda of what is done to them.
+//!
+//! `deeds` is how each fault is made, `sights` what can be seen of the group, by its members and by whoever tries it.
+
+mod deeds;
+mod sights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -13,12 +18,8 @@ use tokio::time::sleep_until;
 use super::book::{Book, Moment, Of};
 use super::catalog::{Catalog, View};
 use super::fabric::{Fabric, Weather};
-use super::faults::{self, Fault};
 use super::host::{Death, Host, Input};
 use super::{DISK_PAUSE_US, Terms, node};
-use crate::ledger::machine::Machine;
-use crate::ledger::question::Standing;
-use crate::ledger::voters::Candidate;
 
 /// How often members hear how others fare, in milliseconds.
 const NEWS_EVERY: Moment = 500;
@@ -103,7 +104,7 @@ impl Town {
         town.lock().members.push((0, terms.members));
         town.note(0, Event::News);
         town.note(DEPLOYED_AT, Event::Deploy);
-        town.note(FAULTS_FROM, Event::Fault);
+        town.note_fault(FAULTS_FROM);
         town
     }
 
@@ -118,6 +119,12 @@ impl Town {
     fn note(&mut self, after: Moment, event: Event) {
         self.noted += 1;
         self.agenda.insert((self.now() + after, self.noted), event);
+    }
+
+    /// The next fault comes at that moment or soon after it, as the life leans.
+    fn note_fault(&mut self, earliest: Moment) {
+        let moment = self.terms.leaning.moment(&mut self.random, earliest);
+        self.note(moment - self.now(), Event::Fault);
     }
 
     /// Lives on until a moment.
@@ -184,11 +191,12 @@ impl Town {
                 self.publish();
             }
             Event::Fault => {
-                let fault = faults::draw(&mut self.random, self.hosts.len(), self.catalog.jobs.len());
+                let target = self.target();
+                let fault = self.terms.leaning.draw(&mut self.random, &target);
                 self.commit(fault).await;
                 let (least, most) = self.terms.calm_ms;
-                let pause = self.random.random_range(least..most);
-                self.note(pause, Event::Fault);
+                let earliest = self.now() + self.random.random_range(least..most);
+                self.note_fault(earliest);
             }
             Event::Start { host, life } => {
                 let of = &self.hosts[host];
@@ -241,115 +249,6 @@ impl Town {
                 }
             }
         }
-    }
-
-    /// Something is done.
-    async fn commit(&mut self, fault: Fault) {
-        self.lock().count(fault.name());
-        if std::env::var_os("NARUN_TRIAL_TELL").is_some() {
-            println!("{:>7} {fault:?}", self.now());
-        }
-        match fault {
-            Fault::Crash { host, down } => self.crash(host, false, down).await,
-            Fault::PowerCut { host, down } => self.crash(host, true, down).await,
-            Fault::TornWrite { host, operations, down } => {
-                if self.hosts[host].process.is_some() {
-                    self.hosts[host].disk.cut_after(operations);
-                    let (life, until) = (self.hosts[host].life, self.now() + 3_000);
-                    self.trouble(Of::Host(host), 3_500 + down);
-                    self.note(20, Event::Watch { host, life, down, until });
-                }
-            }
-            Fault::Step { host, steps, with_power, down } => {
-                if let Some(process) = &self.hosts[host].process {
-                    *process.fuse.lock().unwrap_or_else(PoisonError::into_inner) = Some(steps);
-                    self.fuses.insert(host, (with_power, down));
-                }
-            }
-            Fault::Blackout { down } => {
-                for host in 0..self.hosts.len() {
-                    self.crash(host, true, down).await;
-                }
-            }
-            Fault::Cut { ways, span } => {
-                self.trouble(Of::Ways(ways.clone()), span);
-                self.noted += 1;
-                let cut = self.noted;
-                self.cuts.insert(cut, ways);
-                self.lay_cuts();
-                self.note(span, Event::Heal { cut });
-            }
-            Fault::Pause { host, span } => {
-                let of = &mut self.hosts[host];
-                if let Some(process) = of.process.as_ref().filter(|_| !of.is_paused) {
-                    process.gate.shut();
-                    of.is_paused = true;
-                    of.down_since = Some(of.clock.moment());
-                    let life = of.life;
-                    self.trouble(Of::Host(host), span);
-                    self.note(span, Event::GoOn { host, life });
-                }
-            }
-            Fault::Clock { host, ahead, span } => {
-                if self.hosts[host].clock.ahead() == 0 {
-                    self.trouble(Of::Host(host), span);
-                    self.trouble(Of::Clock, span);
-                    self.set_clock(host, ahead);
-                    self.note(span, Event::ClockWell { host });
-                }
-            }
-            Fault::Weather { weather, span } => {
-                self.trouble(Of::Weather, span);
-                self.fabric.lock().weather = weather;
-                self.note(span, Event::Clear);
-            }
-            Fault::SlowDisk { host, pause, span } => {
-                self.trouble(Of::Host(host), span + pause / 500);
-                self.hosts[host].disk_pause.store(pause, Ordering::Relaxed);
-                self.note(span, Event::DiskWell { host });
-            }
-            Fault::Redeploy { job } => {
-                if self.catalog.jobs[job].now().spec.is_some() {
-                    let (spec, now) = (self.catalog.revised(job, &mut self.random), self.now());
-                    self.catalog.change(job, now, Some(spec));
-                    self.publish();
-                }
-            }
-            Fault::Delete { job, back_after } => {
-                if self.catalog.jobs[job].now().spec.is_some() {
-                    let now = self.now();
-                    self.catalog.change(job, now, None);
-                    self.publish();
-                    self.note(back_after, Event::Back { job });
-                }
-            }
-            Fault::Drain { host, span } => {
-                if self.drained.insert(host) {
-                    self.publish();
-                    self.note(span, Event::Uncordon { host });
-                }
-            }
-            Fault::Constrain { job, to, span } => {
-                if self.constrained.insert(job, to).is_none() {
-                    self.note(span, Event::Free { job });
-                }
-                self.publish();
-            }
-            Fault::Succeed => self.succeed().await,
-        }
-    }
-
-    /// A member leaves, and the host that was none joins.
-    async fn succeed(&mut self) {
-        let Some(comes) = (0..self.hosts.len()).find(|host| self.hosts[*host].life == 0) else { return };
-        let goes = self.random.random_range(0..self.terms.members);
-        self.hosts[comes].is_member = true;
-        self.start(comes).await;
-        self.hosts[goes].is_member = false;
-        self.spread_news();
-        self.publish();
-        // It hears of its removal, and ends.
-        self.note(3_000, Event::Gone { host: goes });
     }
 
     fn trouble(&mut self, of: Of, span: Moment) {
@@ -438,111 +337,6 @@ impl Town {
             // Fails where the node has just died.
             let _ = process.inbox.send(Input::Specs(names));
         }
-    }
-
-    /// Prints how everybody sees the group.
-    fn tell(&self) {
-        for (number, host) in self.hosts.iter().enumerate() {
-            let Some(process) = &host.process else { continue };
-            let standing = process.ledger.standing().borrow().clone();
-            let machine = process.ledger.machine();
-            let sessions: Vec<_> = machine.sessions().map(|(_, node)| self.numbers(&[node])).collect();
-            println!(
-                "{:>7} host {number}: voters {:?} learners {:?} leader {:?} term {} applied {} time {} sessions {sessions:?}",
-                self.now(),
-                self.numbers(&standing.voters),
-                self.numbers(&standing.learners),
-                standing.leader.map(|leader| self.numbers(&[leader])),
-                standing.term,
-                standing.applied,
-                machine.time().0,
-            );
-        }
-    }
-
-    /// Everybody hears how the members fare, as far as one can see.
-    fn spread_news(&mut self) {
-        let cut: BTreeSet<(usize, usize)> = self.cuts.values().flatten().copied().collect();
-        let sees = |a: usize, b: usize| !cut.contains(&(a, b)) && !cut.contains(&(b, a));
-        let members: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].is_member).collect();
-        for (number, host) in self.hosts.iter().enumerate() {
-            let Some(process) = &host.process else { continue };
-            let candidate = |other: &usize| {
-                let of = &self.hosts[*other];
-                let is_reached = number == *other
-                    || sees(number, *other)
-                    || members.iter().any(|third| {
-                        self.hosts[*third].down_since.is_none() && sees(number, *third) && sees(*third, *other)
-                    });
-                let down_for =
-                    of.down_since.filter(|_| number != *other).map(|since| Duration::from_millis(self.now() - since));
-                let down_for = if is_reached { down_for } else { down_for.or(Some(Duration::ZERO)) };
-                Candidate { node: of.key, down_for, can_vote: true }
-            };
-            process.ledger.members(members.iter().map(candidate).collect());
-        }
-        let leader = self.leader();
-        let standing = leader.as_ref().map(|(_, standing)| standing);
-        let (now, count) = (self.now(), members.len());
-        let voters = standing.map(|standing| self.numbers(&standing.voters));
-        let mut book = self.lock();
-        if let Some((leader, _)) = leader
-            && book.leaders.last().is_none_or(|(_, before)| *before != leader)
-        {
-            book.leaders.push((now, leader));
-        }
-        if let Some(voters) = voters {
-            book.see_voters(now, voters);
-        }
-        if book.members.last().is_none_or(|(_, before)| *before != count) {
-            book.members.push((now, count));
-        }
-    }
-
-    fn numbers(&self, nodes: &[crate::ids::NodeKey]) -> BTreeSet<usize> {
-        (0..self.hosts.len()).filter(|host| nodes.contains(&self.hosts[*host].key)).collect()
-    }
-
-    /// Whoever leads by its own word.
-    fn leaders(&self) -> BTreeSet<usize> {
-        let leads = |host: &usize| {
-            let process = self.hosts[*host].process.as_ref();
-            process.is_some_and(|process| process.ledger.standing().borrow().leader == Some(self.hosts[*host].key))
-        };
-        (0..self.hosts.len()).filter(leads).collect()
-    }
-
-    /// The one of these with the latest term.
-    pub(super) fn leader(&self) -> Option<(usize, Standing)> {
-        let standing = |host: usize| {
-            let process = self.hosts[host].process.as_ref().expect("it leads");
-            (host, process.ledger.standing().borrow().clone())
-        };
-        self.leaders().into_iter().map(standing).max_by_key(|(_, standing)| standing.term)
-    }
-
-    /// The machines of all who vote, once all is calm.
-    pub(super) fn machines(&self) -> Vec<(usize, Machine)> {
-        let voters = self.leader().map(|(_, standing)| self.numbers(&standing.voters)).unwrap_or_default();
-        let machine = |host: usize| {
-            let process = self.hosts[host].process.as_ref()?;
-            Some((host, process.ledger.machine()))
-        };
-        voters.into_iter().filter_map(machine).collect()
-    }
-
-    /// The same, once all of them have applied the same entries, which they do within moments; or as they are.
-    pub(super) async fn settled_machines(&mut self) -> Vec<(usize, Machine)> {
-        for _ in 0..SETTLED_WITHIN {
-            let machines = self.machines();
-            let applied: BTreeSet<u64> = machines.iter().map(|(_, machine)| machine.applied()).collect();
-            if applied.len() == 1 {
-                return machines;
-            }
-            let next = self.now() + 10;
-            self.live_until(next).await;
-        }
-        self.machines()
     }
 
     /// All that was sent, started and ended, in one number.
