@@ -20,8 +20,8 @@ use crate::wish::{Deployment, Wish, anywhere};
 use crate::workload;
 use crate::world::{Plan, World, simulate};
 
-/// How many slots the ordinary test run looks at.
-const SLOTS: u64 = 4_000;
+/// How many slots the ordinary test run looks at; with those of the ledger alone (`ledger::trial`) they are 20,000.
+const SLOTS: u64 = 6_000;
 
 /// Set to a number: that many slots.
 const SLOTS_VARIABLE: &str = "NARUN_SIM_SLOTS";

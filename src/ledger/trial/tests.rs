@@ -1,14 +1,16 @@
 //! Trials of the ordinary run, and of every deliberate bug.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::*;
 
-/// How many slots are tried where `NARUN_TRIAL_SLOTS` says nothing else: half a minute of one core, unoptimised.
-const SLOTS: u64 = 4_000;
+/// How many slots are tried where `NARUN_TRIAL_SLOTS` says nothing else: a minute of two cores, unoptimised. With those of whole nodes
+/// (`tests/netsim/random_slots.rs`) they are 20,000.
+const SLOTS: u64 = 14_000;
 
 /// A bug has to be caught within this time of one core.
 const CAUGHT_WITHIN: Duration = Duration::from_secs(60);
@@ -33,28 +35,53 @@ fn assert_clean(seed: u64, outcome: &Outcome) {
     );
 }
 
+/// What all lives so far came to.
+#[derive(Default)]
+struct Sum {
+    next: u64,
+    lives: u64,
+    lasted: Moment,
+    took: Duration,
+    verdict: Verdict,
+    faults: BTreeMap<&'static str, u64>,
+}
+
 #[test]
 fn promises_are_kept_whatever_happens() {
-    let began = cpu_time();
     let wanted = number("NARUN_TRIAL_SLOTS").unwrap_or(SLOTS);
-    let seeds = number("NARUN_TRIAL_SEED").map_or(0..u64::MAX, |seed| seed..seed + 1);
-    let (mut sum, mut lasted, mut lives) = (Verdict::default(), 0, 0);
-    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in seeds {
-        let outcome = live(Terms::of(seed), None);
-        assert_clean(seed, &outcome);
-        sum.add(&outcome.verdict);
-        for (fault, count) in outcome.faults {
-            *faults.entry(fault).or_default() += count;
+    let only = number("NARUN_TRIAL_SEED");
+    let sum = Mutex::new(Sum { next: only.unwrap_or(0), ..Sum::default() });
+    let lock = || sum.lock().unwrap_or_else(PoisonError::into_inner);
+    let take = || {
+        let mut sum = lock();
+        sum.next += 1;
+        let is_done = only.map_or(sum.verdict.slots >= wanted, |seed| sum.next > seed + 1);
+        (!is_done).then_some(sum.next - 1)
+    };
+    let live_on = || {
+        while let Some(seed) = take() {
+            let began = cpu_time();
+            let outcome = live(Terms::of(seed), None);
+            assert_clean(seed, &outcome);
+            let mut sum = lock();
+            sum.verdict.add(&outcome.verdict);
+            for (fault, count) in outcome.faults {
+                *sum.faults.entry(fault).or_default() += count;
+            }
+            (sum.lasted, sum.lives, sum.took) =
+                (sum.lasted + outcome.lasted, sum.lives + 1, sum.took + (cpu_time() - began));
         }
-        (lasted, lives) = (lasted + outcome.lasted, lives + 1);
-        if sum.slots >= wanted {
-            break;
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(live_on);
         }
-    }
+    });
+    let Sum { lives, lasted, took, verdict: sum, faults, .. } =
+        sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!(
         "{lives} lives of {} s together: {} slots, {} of them within ten seconds of a fault, {} runs, {} programs started, {} runs \
-         recorded as lost; {} slots of every tenth looked at were promised a run in time; {} faults: {faults:?}; in {:?} of one core",
+         recorded as lost; {} slots of every tenth looked at were promised a run in time; {} faults: {faults:?}; in {took:?} of one core",
         lasted / 1_000,
         sum.slots,
         sum.near,
@@ -63,7 +90,6 @@ fn promises_are_kept_whatever_happens() {
         sum.lost,
         sum.promised,
         faults.values().sum::<u64>(),
-        cpu_time() - began
     );
     assert!(sum.promised > 0 && sum.lost > 0 && sum.runs > sum.slots / 4, "a trial that tries nothing: {sum:?}");
 }

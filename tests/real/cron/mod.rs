@@ -3,7 +3,7 @@
 //! Runs stamp themselves outside of narun (`stamps`), hosts suffer (`field`), narun is asked what became of each slot (`history`), and the
 //! checker (`checker`), which shares no code with narun, holds one against the other. How late runs were is printed and not asserted.
 //!
-//! Needs root, `ip` and `nft` (see `netns`). `NARUN_CRON_MINUTES=n cargo test --test real cron:: -- --nocapture --ignored` goes on for longer,
+//! Needs root, `ip` and `nft` (see `netns`). `NARUN_CRON_MINUTES=n cargo test --test real cron:: -- --nocapture` goes on for longer,
 //! with troubles drawn from `NARUN_CRON_SEED`.
 
 mod checker;
@@ -260,7 +260,6 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "two minutes of an idle machine; of three runs on a busy one, one missed a record, which is not understood yet"]
 fn every_slot_is_run_once_or_owned_up_to_whatever_befalls_the_hosts() {
     if let Some(why) = Network::missing() {
         return skip("cron on hosts that suffer", &why);
