@@ -93,6 +93,9 @@ pub fn config(snapshot_every: u64, entries_kept: u64) -> Config {
         install_snapshot_timeout: millis(super::network::SNAPSHOT_WITHIN),
         // A voter that comes back from behind a wall would otherwise raise the term and depose a leader that all others hear.
         enable_pre_vote: Some(true),
+        // A leader sends entries before they are on its own disk. If it went on in the same term after it had lost them, it would give their
+        // names to others, and a follower that has them could not tell.
+        enable_leader_restore: Some(false),
         backoff: BACKOFF.into(),
         ..Config::default()
     }

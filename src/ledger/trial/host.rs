@@ -287,8 +287,11 @@ impl Node {
                 }));
             }
             Act::Launch { job, attempt, run } => {
-                let habit = &view.habits[&job.name];
-                self.keeper.launch(job, attempt, *run, habit);
+                match view.habits.get(&job.name) {
+                    Some(habit) => self.keeper.launch(job, attempt, *run, habit),
+                    // A host that has just joined may be given the next attempt of a run before it has heard of the spec.
+                    None => drop(self.inbox.send(Input::NotStarted(attempt))),
+                }
             }
             Act::Stop { attempt } => self.keeper.stop(attempt),
             Act::Acknowledge { attempt } => self.keeper.forget(attempt),

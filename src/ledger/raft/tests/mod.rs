@@ -283,6 +283,34 @@ async fn all_hosts_lose_their_power_and_nothing_that_was_granted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_lost_what_it_had_sent_gives_its_name_to_nothing_else() {
+    seeded(14, async {
+        for seed in 0..16 {
+            let mut town = Town::new(3, 140 + seed).await;
+            let leader = town.until_voters(3).await;
+            let (follower, away) = ((leader + 1) % 3, (leader + 2) % 3);
+            town.crash(away).await;
+            let term = town.standing(leader).term;
+            let open = move |life| Question::Propose(Command::Open { node: node(leader), life });
+            let ledger = town.ledger(leader).clone();
+            let asked = tokio::spawn(seeded(seed, async move { ledger.ask(open(1)).await }));
+            // Somewhere between the sending, the follower's disk and its own.
+            tokio::time::sleep(Duration::from_micros(500 * (seed + 1))).await;
+            asked.abort();
+            town.crash(leader).await;
+            town.start(leader).await;
+            let both = [leader, follower];
+            town.until("one leads", 10 * SECOND, |town| town.leader_of(&both).is_some()).await;
+            assert!(town.standing(leader).term > term, "it leads without having been elected");
+            let answer = town.ledger(leader).ask(open(2)).await;
+            assert!(matches!(answer, Answer::Applied { .. }), "{answer:?}");
+            town.until("both hold the same", SECOND, |town| town.is_same(leader, follower)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_voter_that_was_away_is_sent_a_snapshot() {
     seeded(7, async {
         let mut town = Town::with_snapshots(3, 7, 64).await;
