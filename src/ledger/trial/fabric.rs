@@ -119,8 +119,8 @@ impl Fabric {
         (state.trace.finalize().to_hex().to_string(), state.messages)
     }
 
-    /// Waits for as long as a message takes, and for ever where nothing goes that way.
-    async fn carry(&self, life: u64, from: NodeKey, to: NodeKey) {
+    /// Waits for as long as a message takes; none where it does not arrive.
+    async fn carry(&self, life: u64, from: NodeKey, to: NodeKey) -> Option<()> {
         let (delay, is_lost) = {
             let mut state = self.lock();
             let Weather { lost, slow: (slow, longest), .. } = state.weather;
@@ -131,27 +131,27 @@ impl Fabric {
             (delay, lost > 0 && state.random.random_range(0..100) < lost)
         };
         sleep(delay).await;
-        let is_cut = {
-            let state = self.lock();
-            state.cut.contains(&(from, to)) || state.lives.get(&from) != Some(&life)
-        };
-        if is_cut || is_lost {
-            std::future::pending::<()>().await;
-        }
+        let state = self.lock();
+        let is_cut = state.cut.contains(&(from, to)) || state.lives.get(&from) != Some(&life);
+        (!is_cut && !is_lost).then_some(())
     }
 
     /// Lets a process answer, in a task of its own: who asks may give up, who answers does not know.
-    async fn served(self: &Arc<Self>, from: NodeKey, to: NodeKey, request: Vec<u8>) -> Result<Vec<u8>, Broken> {
+    /// None where the answer does not arrive.
+    async fn served(self: &Arc<Self>, from: NodeKey, to: NodeKey, request: Vec<u8>) -> Option<Result<Vec<u8>, Broken>> {
         let (door, life) = {
             let state = self.lock();
             (state.doors.get(&to).cloned(), state.lives.get(&to).copied().unwrap_or_default())
         };
-        let Some(Door { ledger, gate }) = door else { return Err(Broken::Unreached("nobody is there".into())) };
+        let Some(Door { ledger, gate }) = door else { return Some(Err(Broken::Unreached("nobody is there".into()))) };
         let answer = tokio::spawn(behind(gate, async move { ledger.serve(from, &request).await })).await;
-        let answer = answer.map_err(|error| Broken::Lost(error.to_string()))?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Some(Err(Broken::Lost(error.to_string()))),
+        };
         self.note(to, from, &answer);
-        self.carry(life, to, from).await;
-        Ok(answer)
+        self.carry(life, to, from).await?;
+        Some(Ok(answer))
     }
 
     /// Now and then a message comes once more.
@@ -190,11 +190,19 @@ impl Wire for Port {
     ) -> BoxFuture<'static, Result<Vec<u8>, Broken>> {
         let (own, life, fabric, deadline) = (self.own, self.life, self.fabric.clone(), Instant::now() + within);
         Box::pin(async move {
-            let asked = timeout_at(deadline, async {
-                fabric.note(own, to, &request);
-                fabric.carry(life, own, to).await;
+            fabric.note(own, to, &request);
+            // Messages are under way while whoever asked stands still, and the answer is there when it goes on.
+            let way = tokio::spawn(async move {
+                fabric.carry(life, own, to).await?;
                 fabric.double(own, to, &request);
                 fabric.served(own, to, request).await
+            });
+            let asked = timeout_at(deadline, async {
+                match way.await {
+                    Ok(Some(answer)) => answer,
+                    Ok(None) => std::future::pending().await,
+                    Err(error) => Err(Broken::Lost(error.to_string())),
+                }
             });
             asked.await.unwrap_or_else(|_| Err(Broken::Lost(format!("nothing within {within:?}"))))
         })

@@ -10,19 +10,21 @@ use super::book::Moment;
 use super::fabric::Weather;
 use super::faults::{self, Fault, Target};
 
-/// Of so many faults of a life that leans nowhere, one is what another one would draw; and of so many of another one, one is anything. That is less,
-/// since much of what they are drawn towards needs peace to come to something.
-const ONE_OF: u32 = 8;
+/// Of so many faults of a life that is drawn anywhere, one is what another one would draw; and of so many of another one, one is anything.
+/// That is less, since much of what they are drawn towards needs peace to come to something.
+const ONE_OF: u32 = 4;
 const STRAY_ONE_OF: u32 = 40;
 
 /// How long after a slot is due its claim is under way as a rule, in milliseconds.
-const CLAIMED_WITHIN: Range<Moment> = 2..11;
+const CLAIMED_AFTER: Range<Moment> = 2..11;
 
 /// What a life is drawn towards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Leaning {
-    /// Anything, evenly.
-    Anything,
+    /// Nothing: all kinds of faults come evenly.
+    Nowhere,
+    /// The same, and now and then what the others are drawn towards.
+    Anywhere,
     /// What was said is heard again, when it is not true any more.
     Echoes,
     /// Leaders, most of all, are struck in the very moments in which slots are claimed, and all have peace between that.
@@ -36,21 +38,22 @@ pub(super) enum Leaning {
 }
 
 impl Leaning {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Anything, Self::Echoes, Self::Claims, Self::Stalls, Self::Outages, Self::Users];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Anywhere, Self::Nowhere, Self::Echoes, Self::Claims, Self::Stalls, Self::Outages, Self::Users];
 
-    /// That of a seed: more often than not it is none.
+    /// That of a seed.
     pub(super) fn of(seed: u64) -> Self {
-        usize::try_from(seed % 11).ok().and_then(|place| Self::ALL.get(place).copied()).unwrap_or(Self::Anything)
+        usize::try_from(seed % 11).ok().and_then(|place| Self::ALL.get(place).copied()).unwrap_or(Self::Anywhere)
     }
 
     /// How long nothing is done between two faults, in milliseconds, where that is not the life's to say: long enough for each of them to
     /// do what it can before the next one excuses it.
     pub(super) fn calm_ms(self) -> Option<(Moment, Moment)> {
         match self {
-            Self::Anything | Self::Echoes => None,
+            Self::Nowhere | Self::Anywhere => None,
+            Self::Echoes => Some((4_000, 9_000)),
             Self::Claims => Some((6_000, 9_000)),
-            Self::Stalls => Some((1_500, 5_000)),
+            Self::Stalls => Some((4_000, 8_000)),
             Self::Outages => Some((15_000, 45_000)),
             Self::Users => Some((300, 2_000)),
         }
@@ -64,13 +67,14 @@ impl Leaning {
     /// What is done next.
     pub(super) fn draw(self, random: &mut StdRng, target: &Target) -> Fault {
         let leaning = match self {
-            Self::Anything if random.random_range(0..ONE_OF) == 0 => Self::ALL[random.random_range(0..Self::ALL.len())],
-            Self::Anything => self,
-            _ if random.random_range(0..STRAY_ONE_OF) == 0 => Self::Anything,
+            Self::Nowhere => self,
+            Self::Anywhere if random.random_range(0..ONE_OF) == 0 => Self::ALL[random.random_range(0..Self::ALL.len())],
+            Self::Anywhere => Self::Nowhere,
+            _ if random.random_range(0..STRAY_ONE_OF) == 0 => Self::Nowhere,
             _ => self,
         };
         match leaning {
-            Self::Anything => faults::draw(random, target),
+            Self::Nowhere | Self::Anywhere => faults::draw(random, target),
             Self::Echoes => echoes(random, target),
             Self::Claims => strike(random, target),
             Self::Stalls => stall(random, target),
@@ -83,7 +87,7 @@ impl Leaning {
     pub(super) fn moment(self, random: &mut StdRng, from: Moment) -> Moment {
         match self {
             // Slots are due at whole seconds.
-            Self::Claims | Self::Stalls => from.next_multiple_of(1_000) + random.random_range(CLAIMED_WITHIN),
+            Self::Claims | Self::Stalls => from.next_multiple_of(1_000) + random.random_range(CLAIMED_AFTER),
             _ => from,
         }
     }
@@ -91,12 +95,12 @@ impl Leaning {
 
 /// Messages are doubled far more than lost, and now and then one more attempt fails with its node.
 fn echoes(random: &mut StdRng, target: &Target) -> Fault {
-    if random.random_range(0..4) == 0 {
+    if random.random_range(0..6) == 0 {
         return Fault::Crash { host: target.any(random), down: random.random_range(50..3_000) };
     }
     let slow = (random.random_range(0..20), Duration::from_millis(random.random_range(10..1_500)));
-    let weather = Weather { lost: random.random_range(0..5), doubled: random.random_range(40..100), slow };
-    Fault::Weather { weather, span: random.random_range(3_000..15_000) }
+    let weather = Weather { lost: random.random_range(0..5), doubled: random.random_range(70..100), slow };
+    Fault::Weather { weather, span: random.random_range(8_000..20_000) }
 }
 
 /// One of them is struck, and most often that is the leader.
@@ -110,11 +114,13 @@ fn strike(random: &mut StdRng, target: &Target) -> Fault {
     }
 }
 
-/// One that does not lead stands still: its leader grants what it has claimed, and then takes it for lost.
+/// One that does not lead stands still: the leader grants what it has claimed, and then takes it for lost. One at a time does as a rule, so
+/// that somebody is left to make another attempt.
 fn stall(random: &mut StdRng, target: &Target) -> Fault {
     let host = target.member(random);
     let host = if target.leader == Some(host) { target.member(random) } else { host };
-    Fault::Pause { host, span: random.random_range(5_000..18_000) }
+    let span = if random.random_range(0..4) == 0 { 11_000..16_000 } else { 4_500..7_500 };
+    Fault::Pause { host, span: random.random_range(span) }
 }
 
 /// So many members are away that the others are no majority.

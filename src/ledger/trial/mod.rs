@@ -74,7 +74,7 @@ impl Terms {
             calm_at_end: 60_000,
             calm_ms,
             snapshot_every: 300 + 100 * (seed % 5),
-            leaning: Leaning::Anything,
+            leaning: Leaning::Nowhere,
         }
         .leaning_to(Leaning::of(seed))
     }
@@ -83,7 +83,7 @@ impl Terms {
     fn brief(seed: u64, leaning: Leaning) -> Self {
         let members = if seed % 3 == 2 { 5 } else { 3 };
         // What a life is drawn towards shall have something to meet.
-        let jobs = if leaning == Leaning::Anything { 10 } else { 20 };
+        let jobs = if leaning == Leaning::Nowhere { 10 } else { 20 };
         let (lasts, calm_ms) = (leaning.lasts(), (200, 4_000));
         Self { members, jobs, lasts, calm_at_end: 45_000, calm_ms, ..Self::of(seed) }.leaning_to(leaning)
     }
