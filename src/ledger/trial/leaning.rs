@@ -33,17 +33,27 @@ pub(super) enum Leaning {
     Stalls,
     /// Most are away for longer than runs may be late, and the others are well.
     Outages,
+    /// One calendar at a time is wrong, for longer than runs may be late, and all else is well.
+    Clocks,
     /// Users change their minds, for long enough that all of it is carried out.
     Users,
 }
 
 impl Leaning {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Anywhere, Self::Nowhere, Self::Echoes, Self::Claims, Self::Stalls, Self::Outages, Self::Users];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Anywhere,
+        Self::Nowhere,
+        Self::Echoes,
+        Self::Claims,
+        Self::Stalls,
+        Self::Outages,
+        Self::Clocks,
+        Self::Users,
+    ];
 
     /// That of a seed.
     pub(super) fn of(seed: u64) -> Self {
-        usize::try_from(seed % 11).ok().and_then(|place| Self::ALL.get(place).copied()).unwrap_or(Self::Anywhere)
+        usize::try_from(seed % 13).ok().and_then(|place| Self::ALL.get(place).copied()).unwrap_or(Self::Anywhere)
     }
 
     /// How long nothing is done between two faults, in milliseconds, where that is not the life's to say: long enough for each of them to
@@ -55,13 +65,20 @@ impl Leaning {
             Self::Claims => Some((6_000, 9_000)),
             Self::Stalls => Some((4_000, 8_000)),
             Self::Outages => Some((15_000, 45_000)),
+            Self::Clocks => Some((25_000, 40_000)),
             Self::Users => Some((300, 2_000)),
         }
     }
 
-    /// How long faults come in a brief life, in milliseconds: what users do takes its time.
+    /// How long faults come in a brief life, in milliseconds.
     pub(super) fn lasts(self) -> Moment {
-        if self == Self::Users { 75_000 } else { 50_000 }
+        match self {
+            // So many of its faults take so long, one after the other.
+            Self::Clocks => 90_000,
+            // What users do takes its time.
+            Self::Users => 75_000,
+            _ => 50_000,
+        }
     }
 
     /// What is done next.
@@ -79,6 +96,7 @@ impl Leaning {
             Self::Claims => strike(random, target),
             Self::Stalls => stall(random, target),
             Self::Outages => outage(random, target),
+            Self::Clocks => wrong_clock(random, target),
             Self::Users => change_of_mind(random, target),
         }
     }
@@ -129,6 +147,14 @@ fn outage(random: &mut StdRng, target: &Target) -> Fault {
     let count = staying.len() / 2 + 1;
     let hosts = (0..count).map(|_| staying.swap_remove(random.random_range(0..staying.len()))).collect();
     Fault::Outage { hosts, with_power: random.random(), down: random.random_range(25_000..45_000) }
+}
+
+/// More often than not it is behind: then nothing is due by it, where nobody takes notice.
+fn wrong_clock(random: &mut StdRng, target: &Target) -> Fault {
+    let by: i64 =
+        if random.random() { random.random_range(2_500..30_000) } else { random.random_range(30_000..600_000) };
+    let ahead = if random.random_range(0..6) == 0 { by } else { -by };
+    Fault::Clock { host: target.member(random), ahead, span: random.random_range(22_000..38_000) }
 }
 
 /// Jobs are changed, deleted and sent elsewhere.
