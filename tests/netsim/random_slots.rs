@@ -241,8 +241,11 @@ fn random_slots() {
         seconds as f64 / took,
     );
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
-    assert!(tally.ran > tally.slots / 4, "worlds in which slots run");
-    assert!(tally.near > tally.slots / 2, "worlds in which things break");
+    // One world alone may be anything.
+    if seed_asked().is_none() {
+        assert!(tally.ran > tally.slots / 4, "worlds in which slots run");
+        assert!(tally.near > tally.slots / 2, "worlds in which things break");
+    }
 }
 
 #[test]

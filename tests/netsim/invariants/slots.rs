@@ -133,8 +133,10 @@ impl Audit<'_> {
     fn run(&self) -> Result<Tally, String> {
         let fates = self.fates()?;
         let Some(first) = fates.keys().next().copied() else {
-            // One that was suspended before its first slot: those are written down now and then.
-            return if self.spec.is_suspended { Ok(Tally::default()) } else { Err("no slot is on record".to_owned()) };
+            // One that was suspended before its first slot, whose slots are written down now and then; or of a node that has been drained since.
+            let is_drained = self.host.is_some_and(|host| is_drained(self.world, host));
+            let may_be_silent = self.spec.is_suspended || is_drained;
+            return if may_be_silent { Ok(Tally::default()) } else { Err("no slot is on record".to_owned()) };
         };
         let begin = Slot(self.spec.taken.1.0 / 1_000 / self.spec.every * self.spec.every + self.spec.every);
         // A node that was not there yet, or not eligible, has no slots before it came.
