@@ -8,7 +8,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::*;
 
-/// How many slots are tried where `NARUN_TRIAL_SLOTS` says nothing else: a minute of two cores, unoptimised. With those of whole nodes
+/// How many slots are tried where `NARUN_TRIAL_SLOTS` says nothing else: a minute and a half of two cores, unoptimised. With those of whole nodes
 /// (`tests/netsim/random_slots.rs`) they are 20,000.
 const SLOTS: u64 = 14_000;
 
