@@ -145,7 +145,7 @@ pub(crate) fn with_cron(fields: &str) -> View {
     let mut view = view();
     let current = revision(1, &format!("{{name: nightly, tag: v1, cronSchedule: '0 2 * * *', {fields}}}"));
     let cron = ServiceView { name: name("nightly"), current: current.clone(), history: vec![current], wanted: vec![] };
-    Arc::make_mut(&mut view.services).insert(0, cron);
+    Arc::make_mut(&mut view.services).insert(0, Arc::new(cron));
     view
 }
 

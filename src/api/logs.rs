@@ -27,7 +27,7 @@ pub(super) async fn query(
 ) -> Result<Response, ApiError> {
     let query = query_of(&asked)?;
     let unknown = query.service.clone().or_else(|| query.instance.as_ref().map(|instance| instance.service.clone()));
-    let unknown = unknown.filter(|name| !state.node.view().services.iter().any(|service| service.name == *name));
+    let unknown = unknown.filter(|name| state.node.view().service(name.as_str()).is_none());
     // Logs outlive their service: this is worth a word and no refusal.
     let notice = unknown.map(|name| LogEvent::Notice {
         message: format!("no service `{name}` in the catalog; showing what is kept of its output"),

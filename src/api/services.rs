@@ -156,8 +156,7 @@ pub(super) fn service_name(text: &str) -> Result<ServiceName, Refusal> {
 }
 
 pub(super) fn find<'a>(view: &'a View, name: &str) -> Result<&'a ServiceView, Refusal> {
-    let found = view.services.iter().find(|service| service.name.as_str() == name);
-    found.ok_or_else(|| {
+    view.service(name).ok_or_else(|| {
         let refusal = Refusal::new(RefusalCode::NotFound, format!("no service `{name}`"));
         let names = view.services.iter().map(|service| service.name.as_str());
         match nearest(name, names) {

@@ -29,7 +29,7 @@ use crate::ledger::question::{Answer as LedgerAnswer, Question, Standing};
 use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::Request;
 use crate::node::engine::view::{
-    DrainView, ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionStatus, RevisionView,
+    CopiesView, DrainView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionStatus, RevisionView,
     ServiceView, TicketView, View, WantedView,
 };
 use crate::node::handle::{Command, NodeHandle};
@@ -310,7 +310,7 @@ pub(crate) fn view() -> View {
         overlooked: 0,
         me: Arc::new(Me { key: NodeKey([1; 32]), name: Some(node_name("n1")), cluster: ClusterId([2; 32]), boot: 3 }),
         nodes: Arc::new(vec![Arc::new(node("n1", NodeStatus::Alive)), Arc::new(node("n2", NodeStatus::Down))]),
-        services: Arc::new(vec![ServiceView {
+        services: Arc::new(vec![Arc::new(ServiceView {
             name: name("web"),
             current: current.clone(),
             history: vec![current, past],
@@ -318,21 +318,13 @@ pub(crate) fn view() -> View {
                 WantedView { node: Some(node_name("n1")), desired: 2, why: None },
                 WantedView { node: Some(node_name("n9")), desired: 1, why: None },
             ],
-        }]),
+        })]),
         instances: Arc::new(vec![
             instance(0, "n1", InstanceState::Running),
             InstanceView { error: Some("exit code 1".into()), ..instance(1, "n1", InstanceState::Backoff) },
             stray,
         ]),
-        images: Arc::new(vec![ImageView {
-            object_name: "web-v1-linux-amd64".into(),
-            image: image(),
-            tag: "v1".into(),
-            modified: Wall(2_000),
-            nodes: vec![node_name("n1")],
-            copies_wanted: 2,
-            used_by: vec![name("web")],
-        }]),
+        copies: Arc::new(CopiesView { wanted: 2, holders: [(image().hash, vec![node_name("n1")])].into() }),
         tickets: Arc::new(vec![TicketView {
             role: crate::crdt::admission::Role::MEMBER,
             id: "abcdef012345".into(),
@@ -350,11 +342,11 @@ pub(crate) fn view() -> View {
 /// The same view, with everything that `web` wants in place.
 pub(crate) fn settled() -> View {
     let mut view = view();
-    Arc::make_mut(&mut view.services)[0].wanted =
+    Arc::make_mut(&mut Arc::make_mut(&mut view.services)[0]).wanted =
         vec![WantedView { node: Some(node_name("n1")), desired: 2, why: None }];
     view.instances =
         Arc::new(vec![instance(0, "n1", InstanceState::Running), instance(1, "n1", InstanceState::Running)]);
-    Arc::make_mut(&mut view.images)[0].copies_wanted = 1;
+    Arc::make_mut(&mut view.copies).wanted = 1;
     view
 }
 

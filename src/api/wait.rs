@@ -52,7 +52,7 @@ impl Progress {
 
 /// How far revision `revision` of `name` has come in `view`.
 pub fn progress(view: &View, name: &ServiceName, revision: u32) -> Progress {
-    let Some(service) = view.services.iter().find(|service| service.name == *name) else {
+    let Some(service) = view.service(name.as_str()) else {
         return Progress::failed(format!("service `{name}` was deleted"));
     };
     let current = &service.current;
@@ -72,7 +72,7 @@ pub fn progress(view: &View, name: &ServiceName, revision: u32) -> Progress {
         reasons.extend(left.map(|instance| format!("instance {} is {}", place(instance), instance.state.word())));
         return finish(0, 0, reasons, Vec::new());
     }
-    reasons.extend(missing_copies(view, current));
+    reasons.extend(missing_copies(view, name, current));
     if matches!(current.spec.mode, RunMode::Cron(_)) {
         return finish(0, 0, reasons, Vec::new());
     }
@@ -149,12 +149,14 @@ fn short(view: &View, service: &ServiceView, ready: &BTreeMap<&NodeName, u32>) -
     reasons
 }
 
-fn missing_copies(view: &View, revision: &RevisionView) -> Vec<String> {
-    let held = |hash| view.images.iter().find(|held| held.image.hash == hash);
-    let short = revision.images.iter().filter_map(|image| held(image.hash));
-    short
-        .filter(|held| (held.nodes.len() as u64) < u64::from(held.copies_wanted))
-        .map(|held| format!("{} of {} copies of `{}` stand", held.nodes.len(), held.copies_wanted, held.object_name))
+fn missing_copies(view: &View, name: &ServiceName, revision: &RevisionView) -> Vec<String> {
+    let wanted = view.copies.wanted;
+    let copies = revision.images.iter().map(|image| (image, view.copies.of(&image.hash).len()));
+    copies
+        .filter(|(_, count)| (*count as u64) < u64::from(wanted))
+        .map(|(image, count)| {
+            format!("{count} of {wanted} copies of `{}` stand", image.object_name(name, &revision.spec.tag))
+        })
         .collect()
 }
 

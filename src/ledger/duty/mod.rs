@@ -7,6 +7,8 @@
 //! whether it was granted is resolved by looking at the ledger: a run in it that bears the number which this process drew is its own.
 //! Whether a second one could be granted never depends on this code; the machine's cursor sees to that.
 
+mod concerns;
+mod pending;
 mod runs;
 mod session;
 mod slots;
@@ -19,13 +21,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-pub use self::runs::attempt_of;
+pub use self::runs::{Permit, attempt_of};
 pub use self::slots::JobSpec;
 
+use self::pending::{Pending, Subject};
 use self::runs::{Attempt, Grant};
 use self::session::{ASK_AGAIN, Session};
 use super::command::{Command, Decide, JobKey, LeaseKey, Refused, Reply};
-use super::question::{Answer, Asked, Concern, Concerns, Question};
+use super::question::{Answer, Asked, Question};
 use super::run::{Fence, OnNodeLoss, Overlap, Run, Trigger};
 use super::time::{LedgerTime, Slot};
 use crate::ids::{NodeKey, RunId, ServiceName};
@@ -87,6 +90,8 @@ pub struct Duty {
     is_keeper_known: bool,
     /// Whether there may be attempts of runs that the ledger has closed.
     is_to_sweep: bool,
+    /// Jobs of which something is pending or granted: what a renewal says about them matters even if they did not change.
+    restless: BTreeSet<JobKey>,
     /// Jobs to be looked at.
     dirty: BTreeSet<JobKey>,
     /// When jobs are to be looked at again, and the same the other way round.
@@ -103,10 +108,10 @@ enum Topic {
     Release(LeaseKey),
     Renew(Mono),
     Decide(JobKey, Box<Decide>, Mono),
-    /// That an attempt was started.
-    Started(JobKey, RunId),
-    /// That an attempt has ended.
-    Ended(JobKey),
+    /// That an attempt of a run was started.
+    Started { job: JobKey, run: RunId, attempt: RunId },
+    /// That an attempt of a run has ended.
+    Ended(JobKey, RunId),
     /// The next attempt of a run, after the one with that fence.
     Next(JobKey, RunId, Fence, Mono),
 }
@@ -120,12 +125,10 @@ struct Job {
     asked: Vec<Asked>,
     /// The log index up to which that is so.
     upto: u64,
-    /// Whether a question about it is under way.
-    is_asking: bool,
+    /// Which questions about it are under way, or have done something that is not known here yet.
+    pending: Pending,
     /// Nothing is asked about it before then.
     pause: Mono,
-    /// Nor before this renewal of the session was answered: it says what the last question has done.
-    wanted: u64,
     /// The decision of which it is not known whether it was made, and whether it is to be asked for again if not.
     unclear: Option<(Box<Decide>, bool)>,
     /// Attempts that this process asked for, and of which nothing is known: by run, the fence of the one before.
@@ -150,6 +153,7 @@ impl Duty {
             attempts: BTreeMap::new(),
             is_keeper_known: false,
             is_to_sweep: false,
+            restless: BTreeSet::new(),
             dirty: BTreeSet::new(),
             alarms: BTreeSet::new(),
             alarm_of: BTreeMap::new(),
@@ -191,7 +195,9 @@ impl Duty {
 
     /// Specs were changed: the jobs of this name are looked at again.
     pub fn spec_changed(&mut self, name: &ServiceName) {
-        self.dirty.extend(self.jobs.keys().filter(|key| key.name == *name).cloned());
+        let first = JobKey { name: name.clone(), node: None };
+        let jobs = self.jobs.range(first..).map(|(key, _)| key).take_while(|key| key.name == *name);
+        self.dirty.extend(jobs.cloned());
     }
 
     /// The wall clock was stepped: what was due at a moment of it is due at another one.
@@ -233,8 +239,8 @@ impl Duty {
             Topic::Release(_) => self.session.hurry(),
             Topic::Renew(asked) => self.renewed(now, asked, answer),
             Topic::Decide(key, decide, asked) => self.decided(now, asked, &key, decide, &answer),
-            Topic::Started(key, attempt) => self.said_started(now, &key, attempt, &answer),
-            Topic::Ended(key) => self.said(now, &key, &answer),
+            Topic::Started { job, run, attempt } => self.said_started(now, &job, run, attempt, &answer),
+            Topic::Ended(key, run) => self.said(now, &key, run, &answer),
             Topic::Next(key, run, before, asked) => self.granted_next(now, asked, &key, (run, before), &answer),
         }
     }
@@ -246,10 +252,11 @@ impl Duty {
         acts.push(Act::Ask { id, question });
     }
 
-    /// Asks something about a job: one question at a time.
-    fn ask_about(&mut self, key: &JobKey, topic: Topic, command: Command, acts: &mut Vec<Act>) {
+    /// Asks something about a job: one question at a time about each subject.
+    fn ask_about(&mut self, key: &JobKey, subject: Subject, topic: Topic, command: Command, acts: &mut Vec<Act>) {
         if let Some(job) = self.jobs.get_mut(key) {
-            job.is_asking = true;
+            job.pending.ask(subject);
+            self.restless.insert(key.clone());
         }
         self.ask(topic, Question::Propose(command), acts);
     }
@@ -280,7 +287,10 @@ impl Duty {
         acts: &mut Vec<Act>,
     ) -> Option<Mono> {
         let (session, job, spec) = (self.session.id()?, self.jobs.get_mut(key)?, spec?);
-        if !job.is_held || !job.may_ask(now.mono, self.session.answered()) {
+        let answered = self.session.answered();
+        // Where the next run waits for the one before, it is asked for when it is known whether that is over.
+        let is_in_doubt = spec.policy.concurrency == Concurrency::Skip && !job.pending.are_runs_settled(answered);
+        if !job.is_held || is_in_doubt || !job.may_ask(Subject::Slots, now.mono, answered) {
             return None;
         }
         let decision = match slots::decision(job.cursor, !job.open.is_empty(), &job.asked, spec, now.wall) {
@@ -307,21 +317,19 @@ impl Duty {
             acts.push(Act::Launch { job: key.clone(), attempt, run: Box::new(run) });
         }
         let topic = Topic::Decide(key.clone(), Box::new(decide.clone()), now.mono);
-        self.ask_about(key, topic, Command::Decide(decide), acts);
+        self.ask_about(key, Subject::Slots, topic, Command::Decide(decide), acts);
         None
     }
 
     fn decided(&mut self, now: Now, asked: Mono, key: &JobKey, decide: Box<Decide>, answer: &Answer) {
         let (me, round) = (self.me, self.session.next_round());
-        let Some(job) = self.heard(key) else { return };
+        let Some(job) = self.heard(key, Subject::Slots) else { return };
+        // A renewal may have told it before: then more is known of the job than this answer says.
+        let is_news = |index: &u64, job: &Job| *index > job.upto;
         match answer {
-            Answer::Applied { index, reply: Reply::Granted(fence) } => {
+            Answer::Applied { index, reply: Reply::Granted(fence) } if is_news(index, job) => {
                 let Some(claim) = decide.claim.as_ref() else { return };
                 job.grants.insert(claim.run, Grant { fence: *fence, at: asked });
-                // A renewal may have told it before: then more is known of the job than this answer says.
-                if *index <= job.upto {
-                    return;
-                }
                 job.cursor = decide.upto;
                 job.upto = *index;
                 job.asked.retain(|asked| claim.trigger != Trigger::Asked(asked.request));
@@ -333,15 +341,26 @@ impl Duty {
                 // The ledger knows when; nothing here depends on it.
                 job.open.push(claim.granted(*fence, me, LedgerTime::default()));
             }
-            Answer::Applied { index, reply: Reply::Done | Reply::Skipped(_) } => {
-                if *index > job.upto {
-                    (job.cursor, job.upto) = (decide.upto, *index);
+            Answer::Applied { index, reply: Reply::Done | Reply::Skipped(_) } if is_news(index, job) => {
+                (job.cursor, job.upto) = (decide.upto, *index);
+            }
+            Answer::Applied { reply: reply @ (Reply::Granted(_) | Reply::Done | Reply::Skipped(_)), .. } => {
+                let mut is_known = job.cursor >= decide.upto;
+                if let (Reply::Granted(fence), Some(claim)) = (reply, decide.claim.as_ref()) {
+                    job.grants.insert(claim.run, Grant { fence: *fence, at: asked });
+                    is_known &= job.open.iter().any(|open| open.id == claim.run);
+                }
+                // Or what is known of the job is what an answer about another run said.
+                if !is_known {
+                    job.pending.await_renewal(Subject::Slots, round);
+                    self.session.hurry();
                 }
             }
             Answer::Applied { reply: Reply::Refused(Refused::NoSession), .. } => self.session.lose(),
             // Others have decided, or this very decision was heard before: the ledger knows.
             Answer::Applied { .. } => {
-                (job.unclear, job.wanted) = (Some((decide, false)), round);
+                job.unclear = Some((decide, false));
+                job.pending.await_renewal(Subject::Slots, round);
                 job.find_grants(me);
                 self.session.hurry();
             }
@@ -351,7 +370,8 @@ impl Duty {
                 job.find_grants(me);
             }
             _ => {
-                (job.unclear, job.wanted) = (Some((decide, true)), round);
+                job.unclear = Some((decide, true));
+                job.pending.await_renewal(Subject::Slots, round);
                 job.find_grants(me);
                 self.session.hurry();
             }
@@ -359,87 +379,11 @@ impl Duty {
     }
 
     /// A question about a job was answered.
-    fn heard(&mut self, key: &JobKey) -> Option<&mut Job> {
+    fn heard(&mut self, key: &JobKey, subject: Subject) -> Option<&mut Job> {
         self.dirty.insert(key.clone());
         let job = self.jobs.get_mut(key)?;
-        job.is_asking = false;
+        job.pending.settle(subject);
         Some(job)
-    }
-
-    /// What concerns this node has changed.
-    fn take(&mut self, asked: Mono, concerns: Concerns) {
-        if concerns.is_whole {
-            let told: BTreeSet<&JobKey> = concerns.jobs.iter().map(|concern| &concern.job).collect();
-            let gone: Vec<JobKey> = self.jobs.keys().filter(|key| !told.contains(key)).cloned().collect();
-            for key in gone {
-                self.drop_job(&key, concerns.upto);
-            }
-            self.singletons.clear();
-        }
-        for lease in concerns.gone {
-            match lease {
-                LeaseKey::Cron(key) => self.drop_job(&key, concerns.upto),
-                LeaseKey::Singleton(_) => {
-                    self.singletons.remove(&lease);
-                }
-            }
-        }
-        for lease in concerns.singletons {
-            // It was given at this index or before, and whoever gets it next gets it later.
-            self.singletons.entry(lease).or_insert(Fence(concerns.upto));
-        }
-        for concern in concerns.jobs {
-            self.take_job(concern, concerns.upto);
-        }
-        for (key, job) in self.jobs.iter_mut().filter(|(_, job)| job.upto <= concerns.upto) {
-            // What is granted stood when this was asked, and what did not change is known to be as it was.
-            for grant in job.grants.values_mut() {
-                grant.at = grant.at.max(asked);
-            }
-            if job.wanted > 0 || !job.grants.is_empty() {
-                self.dirty.insert(key.clone());
-            }
-        }
-        (self.known, self.is_to_sweep) = (concerns.upto, true);
-    }
-
-    fn take_job(&mut self, concern: Concern, upto: u64) {
-        self.dirty.insert(concern.job.clone());
-        let job = self.jobs.entry(concern.job).or_default();
-        // This was said before what this node has heard since.
-        if upto < job.upto {
-            return;
-        }
-        job.upto = upto;
-        (job.is_held, job.cursor) = (concern.is_held, concern.cursor);
-        (job.open, job.asked) = (concern.open, concern.asked);
-        job.find_grants(self.me);
-        job.grants.retain(|run, _| job.open.iter().any(|open| open.id == *run));
-        job.retries.retain(|run, _| job.open.iter().any(|open| open.id == *run));
-        job.hoped.retain(|run, _| job.open.iter().any(|open| open.id == *run));
-    }
-
-    /// A job is not this node's concern any more; what it still runs of it ends when it ends. A claim that is under way may be granted all
-    /// the same, and then nobody else carries it out: until that is known, the job is not forgotten.
-    fn drop_job(&mut self, key: &JobKey, upto: u64) {
-        let Some(job) = self.jobs.get_mut(key).filter(|job| job.upto <= upto) else { return };
-        self.dirty.insert(key.clone());
-        if job.is_asking || job.wanted > self.session.answered() {
-            (job.is_held, job.upto) = (false, upto);
-            job.open.clear();
-            job.asked.clear();
-        } else {
-            self.jobs.remove(key);
-        }
-    }
-
-    /// Forgets a job that is nobody's concern here, once what was asked about it is answered.
-    fn forget_if_dropped(&mut self, key: &JobKey) {
-        let answered = self.session.answered();
-        let is_over = |job: &Job| !job.is_held && job.open.is_empty() && !job.is_asking && job.wanted <= answered;
-        if self.jobs.get(key).is_some_and(is_over) {
-            self.jobs.remove(key);
-        }
     }
 }
 
@@ -465,9 +409,14 @@ impl Job {
         }
     }
 
+    /// Whether a question is under way whose answer may permit the current attempt of a run.
+    fn is_permit_under_way(&self, run: RunId) -> bool {
+        self.pending.is_asked(Subject::Slots) || self.pending.is_asked(Subject::Run(run))
+    }
+
     /// Whether it is known well enough what the ledger says of it, renewals up to `answered` having been answered.
-    fn may_ask(&self, now: Mono, answered: u64) -> bool {
-        !self.is_asking && self.pause <= now && self.wanted <= answered
+    fn may_ask(&self, subject: Subject, now: Mono, answered: u64) -> bool {
+        self.pause <= now && self.pending.is_settled(subject, answered)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::pending::Subject;
 use super::session::ASK_AGAIN;
 use super::{Act, Duty, JobSpec, Topic, earlier};
 use crate::exec::plan::Ended;
@@ -30,6 +31,12 @@ pub(super) struct Grant {
     pub(super) at: Mono,
 }
 
+impl Grant {
+    fn is_fresh(&self, now: Mono) -> bool {
+        now.since(self.at) <= START_WITHIN || bug!(OldGrantCarriedOut)
+    }
+}
+
 /// One attempt, as this node knows it.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -52,6 +59,17 @@ enum Phase {
     Ended(RunEnd),
 }
 
+/// Whether an attempt may be started that was to be launched, and had to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Permit {
+    /// It may.
+    Stands,
+    /// Its grant has not been confirmed for so long that its run may have been recorded as lost: the ledger's next word decides.
+    Unconfirmed,
+    /// The ledger has closed its run, or given it to others.
+    Gone,
+}
+
 /// What the keeper calls an attempt: the same for whoever knows the run and the fence, so that a node process finds its attempts again.
 /// The first twelve bytes are the run's, so that the lines of all its attempts are found by its name; the fence is mixed into the
 /// last four.
@@ -69,6 +87,19 @@ impl Duty {
     pub fn open_here(&self, name: &ServiceName) -> impl Iterator<Item = &Run> {
         let jobs = self.jobs.iter().filter(move |(key, _)| key.name == *name);
         jobs.flat_map(|(_, job)| &job.open).filter(|run| run.node == Some(self.me))
+    }
+
+    /// Whether an attempt may be started now that was to be launched before.
+    pub fn permit(&self, now: Mono, attempt: &RunId) -> Permit {
+        let job = self.attempts.get(attempt).and_then(|attempt| self.jobs.get(attempt.job.as_ref()?));
+        let is_it = |run: &&Run| attempt_of(run.id, run.fence) == *attempt;
+        let run = job.and_then(|job| job.open.iter().find(is_it));
+        let granted = job.zip(run).and_then(|(job, run)| job.grants.get(&run.id).filter(|grant| grant.fence == run.fence));
+        match granted {
+            None => Permit::Gone,
+            Some(grant) if grant.is_fresh(now) => Permit::Stands,
+            Some(_) => Permit::Unconfirmed,
+        }
     }
 
     /// How an attempt of this node ended; none once the ledger has it, too.
@@ -202,9 +233,10 @@ impl Duty {
         if due > now.mono {
             return Some(due);
         }
-        if job.may_ask(now.mono, self.session.answered()) {
+        if job.may_ask(Subject::Run(run.id), now.mono, self.session.answered()) {
             let next = Command::Attempt { job: key.clone(), run: run.id, fence: run.fence, session };
-            self.ask_about(key, Topic::Next(key.clone(), run.id, run.fence, now.mono), next, acts);
+            let topic = Topic::Next(key.clone(), run.id, run.fence, now.mono);
+            self.ask_about(key, Subject::Run(run.id), topic, next, acts);
         }
         None
     }
@@ -225,13 +257,18 @@ impl Duty {
                 job.hoped.insert(run, before);
                 job.find_grants(me);
             }
-            return self.said(now, key, answer);
+            return self.said(now, key, run, answer);
         };
-        let Some(job) = self.heard(key) else { return };
+        let round = self.session.next_round();
+        let Some(job) = self.heard(key, Subject::Run(run)) else { return };
         job.grants.insert(run, Grant { fence: *fence, at: asked });
         job.retries.remove(&run);
-        // A renewal may have told it before.
+        // A renewal may have told it before; or what is known later is about other runs.
         if *index <= job.upto {
+            if job.open.iter().any(|open| open.id == run && open.fence < *fence) {
+                job.pending.await_renewal(Subject::Run(run), round);
+                self.session.hurry();
+            }
             return;
         }
         if let Some(open) = job.open.iter_mut().find(|open| open.id == run) {
@@ -252,12 +289,12 @@ impl Duty {
     ) -> Option<Mono> {
         let id = attempt_of(run.id, run.fence);
         let job = self.jobs.get(key)?;
-        let may_ask = job.may_ask(now.mono, self.session.answered());
+        let may_ask = job.may_ask(Subject::Run(run.id), now.mono, self.session.answered());
         let Some(attempt) = self.attempts.get_mut(&id) else {
             let grant = job.grants.get(&run.id).filter(|grant| grant.fence == run.fence).copied();
             let grant = grant.or(bug!(GrantLaunchedAgain).then_some(Grant { fence: run.fence, at: now.mono }));
             match grant {
-                Some(grant) if now.mono.since(grant.at) > START_WITHIN && !bug!(OldGrantCarriedOut) => {
+                Some(grant) if !grant.is_fresh(now.mono) => {
                     self.session.hurry();
                 }
                 Some(_) if !is_alone && !bug!(ReplacedNotAwaited) => {}
@@ -269,7 +306,7 @@ impl Duty {
                     acts.push(Act::Launch { job: key.clone(), attempt: id, run: Box::new(run.clone()) });
                 }
                 // While a question is under way it may be the answer that permits it.
-                None if self.is_keeper_known && !job.is_asking => {
+                None if self.is_keeper_known && !job.is_permit_under_way(run.id) => {
                     let error = "its node was away between claim and start".to_owned();
                     let (status, error) = (RunStatus::Lost, Some(error));
                     let end = RunEnd { status, at: now.wall, code: None, signal: None, error };
@@ -301,7 +338,8 @@ impl Duty {
                 if !attempt.is_told && may_ask {
                     let (job, at) = (key.clone(), *at);
                     let started = Command::Started { job, run: run.id, fence: run.fence, at };
-                    self.ask_about(key, Topic::Started(key.clone(), id), started, acts);
+                    let topic = Topic::Started { job: key.clone(), run: run.id, attempt: id };
+                    self.ask_about(key, Subject::Run(run.id), topic, started, acts);
                     return timeout;
                 }
                 timeout.filter(|_| attempt.stopping.is_none())
@@ -311,33 +349,38 @@ impl Duty {
                     let again = end.status == RunStatus::Failure;
                     let (job, end) = (key.clone(), end.clone());
                     let ended = Command::Ended { job, run: run.id, fence: run.fence, end, again };
-                    self.ask_about(key, Topic::Ended(key.clone()), ended, acts);
+                    self.ask_about(key, Subject::Run(run.id), Topic::Ended(key.clone(), run.id), ended, acts);
                 }
                 None
             }
         }
     }
 
-    pub(super) fn said_started(&mut self, now: Now, key: &JobKey, attempt: RunId, answer: &Answer) {
+    pub(super) fn said_started(&mut self, now: Now, key: &JobKey, run: RunId, attempt: RunId, answer: &Answer) {
         if let Answer::Applied { .. } = answer
             && let Some(known) = self.attempts.get_mut(&attempt)
         {
             known.is_told = true;
         }
-        self.said(now, key, answer);
+        // Nothing here depends on what the ledger makes of it, as long as it takes it.
+        if matches!(answer, Answer::Applied { reply: Reply::Done, .. }) {
+            self.heard(key, Subject::Run(run));
+        } else {
+            self.said(now, key, run, answer);
+        }
     }
 
     /// Something was said of a run: what the ledger makes of it is asked for.
-    pub(super) fn said(&mut self, now: Now, key: &JobKey, answer: &Answer) {
+    pub(super) fn said(&mut self, now: Now, key: &JobKey, run: RunId, answer: &Answer) {
         let round = self.session.next_round();
-        let Some(job) = self.heard(key) else { return };
+        let Some(job) = self.heard(key, Subject::Run(run)) else { return };
         match answer {
             Answer::NotLeader { .. } | Answer::NotAllowed => job.pause = now.mono + ASK_AGAIN,
             Answer::NoSession | Answer::Applied { reply: Reply::Refused(Refused::NoSession), .. } => {
                 self.session.lose();
             }
             _ => {
-                job.wanted = round;
+                job.pending.await_renewal(Subject::Run(run), round);
                 self.session.hurry();
             }
         }

@@ -634,8 +634,9 @@ fn no_slot_has_two_runs_and_none_is_forgotten_whatever_happens() {
         let account = world.machine.account(&job()).expect("the job");
         let behind = Slot::at(world.now().wall).0 - account.cursor.0;
         let policy = &world.specs.0.as_ref().unwrap().policy;
-        // Whoever wants every slot run, one after the other, and takes longer than from one to the next, stays behind.
-        let may_be = if matches!(policy.catch_up, CatchUp::All { .. }) { 24 } else { 8 };
+        // Whoever wants every slot run, one after the other, and takes longer than from one to the next, stays behind: by the window, and
+        // by the run that is under way, three attempts of it if the worst comes.
+        let may_be = if matches!(policy.catch_up, CatchUp::All { .. }) { 34 } else { 8 };
         assert!(behind <= may_be, "seed {seed}: {behind} s behind, {policy:?}, {account:?}");
     }
     assert!(slots > 3_000, "{slots} slots");

@@ -108,6 +108,11 @@ impl Known {
         self.holders.get(hash).into_iter().flatten()
     }
 
+    /// All blobs that some node holds whole, and which nodes do.
+    pub(super) fn all_holders(&self) -> impl Iterator<Item = (&BlobHash, &BTreeSet<NodeKey>)> {
+        self.holders.iter()
+    }
+
     /// What a node reports of the catalog.
     pub(super) fn catalog(&self, node: &NodeKey) -> Option<&CatalogReport> {
         self.catalogs.get(node)

@@ -6,7 +6,7 @@
 //!
 //! The parts, in the order in which a turn goes through them: `network` and `requests` apply inputs to the catalog, the roster
 //! and the parts below; `trust` says who is a member, `cluster` how each fares; `node_settings` is what users ask of nodes, `services`
-//! what the catalog asks for; `eligibility` says who can run it, `placement` who does; `copies` looks after blobs; `instances` after
+//! what the catalog asks for; `eligibility` says who can run it, `placement` who does; `demand` says which blobs that takes, `copies` looks after them; `instances` after
 //! processes, `leases` says who is wanted for each lease of the ledger, `jobs` fires cron slots, `singletons` runs what there may be one of; `housekeeping` ends histories, `absence` says for whom that does not wait; `readmodel` builds the view.
 
 pub mod cluster;
@@ -20,6 +20,7 @@ pub mod view;
 mod absence;
 mod acks;
 mod copies;
+mod demand;
 mod handover;
 mod housekeeping;
 mod instances;
@@ -74,6 +75,7 @@ use absence::Absence;
 use acks::Acks;
 use cluster::{Cluster, Standing};
 use copies::Copies;
+use demand::Demand;
 use effect::{Peer, Turn};
 use handover::Handover;
 use housekeeping::Housekeeping;
@@ -128,6 +130,8 @@ pub const MEMBERS_MAX: usize = 300;
 struct Dirty {
     /// These services, or what anybody reports on them.
     services: BTreeSet<ServiceName>,
+    /// What shows of these services.
+    rows: BTreeSet<ServiceName>,
     /// The members, or what they are.
     cluster: bool,
     /// Which blobs are named, or who holds them.
@@ -136,8 +140,8 @@ struct Dirty {
     nodes: bool,
     /// What shows of instances.
     instances: bool,
-    /// What shows of images.
-    images: bool,
+    /// Who holds which blob.
+    holders: bool,
     /// What shows of tickets.
     tickets: bool,
     /// Only what is wrong.
@@ -182,6 +186,7 @@ pub struct Engine {
     /// How far each drained member is.
     drains: BTreeMap<NodeKey, Drain>,
     seats: BTreeMap<ServiceName, Vec<Seat>>,
+    demand: Demand,
     copies: Copies,
     instances: Instances,
     leases: Leases,

@@ -274,7 +274,7 @@ impl Engine {
             About::Facts => self.dirty.cluster = true,
             About::Holdings => {
                 self.dirty.copies = true;
-                self.dirty.images = true;
+                self.dirty.holders = true;
             }
             About::Service(name) => {
                 self.dirty.services.insert(name);
@@ -383,7 +383,7 @@ impl Engine {
         self.jobs.set_spec(name, self.services.get(name));
         self.dirty.services.insert(name.clone());
         self.dirty.copies = true;
-        self.dirty.view = true;
+        self.dirty.rows.insert(name.clone());
     }
 
     /// Tells the transport who the members are and where, when that is other than it was told last.

@@ -9,14 +9,14 @@ use super::Engine;
 use super::placement::Seat;
 use super::services::{Rev, Service};
 use super::view::{
-    ImageView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionView, ServiceView, View,
+    CopiesView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionView, ServiceView, View,
     WantedView,
 };
 use crate::blobs::plan::COPIES;
 use crate::confinement::Enforced;
 use crate::crdt::admission::Admission;
 use crate::crdt::roster::{Facts, InstanceReport, State};
-use crate::ids::{NodeKey, NodeName, ServiceName};
+use crate::ids::{BlobHash, NodeKey, NodeName, ServiceName};
 
 /// The newest view. Sections that did not change stay the same allocation.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ impl ReadModel {
         let view = View {
             me: old.me.clone(),
             nodes: new.nodes,
-            services: keep(&old.services, new.services),
+            services: new.services,
             instances: keep(&old.instances, new.instances),
-            images: keep(&old.images, new.images),
+            copies: keep(&old.copies, new.copies),
             tickets: keep(&old.tickets, new.tickets),
             problems: keep(&old.problems, new.problems),
             overlooked: new.overlooked,
@@ -49,7 +49,7 @@ impl ReadModel {
         let same = Arc::ptr_eq(&old.nodes, &view.nodes)
             && Arc::ptr_eq(&old.services, &view.services)
             && Arc::ptr_eq(&old.instances, &view.instances)
-            && Arc::ptr_eq(&old.images, &view.images)
+            && Arc::ptr_eq(&old.copies, &view.copies)
             && Arc::ptr_eq(&old.tickets, &view.tickets)
             && Arc::ptr_eq(&old.problems, &view.problems)
             && old.overlooked == view.overlooked;
@@ -84,13 +84,14 @@ impl Engine {
     pub(super) fn show(&mut self) -> bool {
         let dirty = &mut self.dirty;
         let all = std::mem::take(&mut dirty.view);
-        let some_instances = std::mem::take(&mut dirty.instances) || all;
+        let rows = std::mem::take(&mut dirty.rows);
+        let some_instances = std::mem::take(&mut dirty.instances) || all || !rows.is_empty();
         // Nodes show how many instances they run.
         let some_nodes = std::mem::take(&mut dirty.nodes) || some_instances;
-        let some_images = std::mem::take(&mut dirty.images) || all;
+        let some_holders = std::mem::take(&mut dirty.holders) || all;
         let some_tickets = std::mem::take(&mut dirty.tickets) || all;
         let some_problems = std::mem::take(&mut dirty.problems);
-        if !(some_nodes || some_images || some_tickets || some_problems) {
+        if !(some_nodes || some_holders || some_tickets || some_problems) {
             return false;
         }
         let mut view = View::clone(&self.read_model.view);
@@ -101,11 +102,13 @@ impl Engine {
         if some_nodes {
             view.nodes = self.node_views(&view.nodes, &view.instances);
         }
-        if some_images {
-            view.images = Arc::new(self.image_views());
+        if some_holders {
+            view.copies = Arc::new(self.copies_view());
         }
         if all {
-            view.services = Arc::new(self.services.iter().map(|service| self.service_view(service)).collect());
+            view.services = self.service_rows(&view.services);
+        } else {
+            self.renew_rows(&mut view.services, &rows);
         }
         if some_tickets {
             view.tickets = Arc::new(self.tickets.view(self.now.wall));
@@ -163,6 +166,33 @@ impl Engine {
         }
         let is_same = rows.len() == before.len() && rows.iter().zip(&**before).all(|(a, b)| Arc::ptr_eq(a, b));
         if is_same { before.clone() } else { Arc::new(rows) }
+    }
+
+    /// All services by name. Rows that are as they were stay the same allocation, and so does the whole.
+    fn service_rows(&self, before: &Arc<Vec<Arc<ServiceView>>>) -> Arc<Vec<Arc<ServiceView>>> {
+        let mut known = before.iter().peekable();
+        let row = |service: &Service| {
+            let new = self.service_view(service);
+            while known.next_if(|row| row.name < new.name).is_some() {}
+            known.next_if(|row| ***row == new).cloned().unwrap_or_else(|| Arc::new(new))
+        };
+        let rows: Vec<Arc<ServiceView>> = self.services.iter().map(row).collect();
+        let is_same = rows.len() == before.len() && rows.iter().zip(&**before).all(|(a, b)| Arc::ptr_eq(a, b));
+        if is_same { before.clone() } else { Arc::new(rows) }
+    }
+
+    /// Some of them anew: of ten thousand, one is what a deploy changes.
+    fn renew_rows(&self, rows: &mut Arc<Vec<Arc<ServiceView>>>, names: &BTreeSet<ServiceName>) {
+        for name in names {
+            let new = self.services.get(name).map(|service| self.service_view(service));
+            match (rows.binary_search_by(|row| row.name.cmp(name)), new) {
+                (Ok(place), Some(new)) if *rows[place] == new => {}
+                (Ok(place), Some(new)) => Arc::make_mut(rows)[place] = Arc::new(new),
+                (Ok(place), None) => drop(Arc::make_mut(rows).remove(place)),
+                (Err(place), Some(new)) => Arc::make_mut(rows).insert(place, Arc::new(new)),
+                (Err(_), None) => {}
+            }
+        }
     }
 
     fn service_view(&self, service: &Service) -> ServiceView {
@@ -244,42 +274,29 @@ impl Engine {
         }
     }
 
-    fn image_views(&self) -> Vec<ImageView> {
+    fn copies_view(&self) -> CopiesView {
         // A node that is down can hold nothing now: waiting for it would be waiting for its repair.
         let counts = |key: &NodeKey, member: &Admission| {
             member.role.carries_work() && self.cluster.status(key).0 != NodeStatus::Down
         };
         let members = self.cluster.members().iter().filter(|(key, member)| counts(key, member)).count();
-        let mut views: BTreeMap<(String, crate::ids::BlobHash), ImageView> = BTreeMap::new();
-        for service in self.services.iter() {
-            for rev in service.history.iter().rev() {
-                for image in &rev.revision.images {
-                    let object_name = image.object_name(&service.name, &rev.spec.tag);
-                    let view = views.entry((object_name.clone(), image.hash)).or_insert_with(|| ImageView {
-                        object_name,
-                        image: image.clone(),
-                        tag: rev.spec.tag.clone(),
-                        modified: rev.revision.at,
-                        nodes: self.holder_names(&image.hash),
-                        copies_wanted: u32::try_from(members.min(COPIES)).unwrap_or(u32::MAX),
-                        used_by: Vec::new(),
-                    });
-                    if !view.used_by.contains(&service.name) {
-                        view.used_by.push(service.name.clone());
-                    }
-                }
-            }
+        let named = |(hash, keys): (&BlobHash, &BTreeSet<NodeKey>)| {
+            let mut names: Vec<NodeName> = keys.iter().filter_map(|key| self.name_of(key).cloned()).collect();
+            names.sort();
+            (*hash, names)
+        };
+        CopiesView {
+            wanted: u32::try_from(members.min(COPIES)).unwrap_or(u32::MAX),
+            holders: self.known.all_holders().map(named).collect(),
         }
-        views.into_values().collect()
     }
 
-    fn holder_names(&self, hash: &crate::ids::BlobHash) -> Vec<NodeName> {
-        let mut names: Vec<NodeName> = self.known.holders(hash).filter_map(|key| self.name_of(key).cloned()).collect();
-        names.sort();
-        names
-    }
-
-    fn problems(&self, nodes: &[Arc<NodeView>], services: &[ServiceView], instances: &[InstanceView]) -> Vec<Problem> {
+    fn problems(
+        &self,
+        nodes: &[Arc<NodeView>],
+        services: &[Arc<ServiceView>],
+        instances: &[InstanceView],
+    ) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut tell = |subject: &dyn std::fmt::Display, message: String, hint: &str| {
             problems.push(Problem { subject: subject.to_string(), message, hint: hint.to_owned() });

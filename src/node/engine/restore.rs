@@ -10,6 +10,7 @@ use super::absence::Absence;
 use super::acks::Acks;
 use super::cluster::Cluster;
 use super::copies::Copies;
+use super::demand::Demand;
 use super::effect::{Change, Table};
 use super::housekeeping::Housekeeping;
 use super::instances::Instances;
@@ -130,6 +131,7 @@ impl Engine {
             settings: Settings::default(),
             drains: BTreeMap::new(),
             seats: BTreeMap::new(),
+            demand: Demand::default(),
             copies: Copies::default(),
             instances: Instances::default(),
             leases: Leases::default(),

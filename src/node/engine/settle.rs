@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::cluster::Standing;
 use super::copies::Need;
+use super::demand::Use;
 use super::eligibility::Fit;
 use super::input::BlobEvent;
 use super::instances::{Concerns, Surroundings};
 use super::out::Out;
 use super::placement::{Candidate, Drain, Seat, seats};
-use super::services::Service;
+use super::services::{Rev, Service};
 use super::{Dirty, Engine};
 use crate::blobs::image::Image;
 use crate::blobs::plan::Holders;
@@ -113,7 +114,7 @@ impl Engine {
             // A suspicion shows, and changes nothing about who runs what.
             self.dirty.nodes = true;
             self.dirty.instances = true;
-            self.dirty.images = true;
+            self.dirty.holders = true;
         }
         if std::mem::take(&mut self.dirty.cluster) {
             self.leases.members_changed = true;
@@ -147,6 +148,7 @@ impl Engine {
                 assert!(*round <= ROUNDS_MAX, "settling `{name}` does not end");
                 self.settle_leases(name);
                 self.settle_seats(name);
+                self.settle_demand(name);
             }
             if std::mem::take(&mut self.dirty.copies) {
                 self.settle_copies(out);
@@ -164,14 +166,14 @@ impl Engine {
         let service = self.services.get(name).filter(|service| service.wants_instances());
         let Some(service) = service else {
             if self.seats.remove(name).is_some() {
-                self.seats_changed();
+                self.seats_changed(name);
             }
             return;
         };
         let seats = if service.current.spec.singleton { self.singleton_seats(service) } else { self.seats_of(service) };
         if self.seats.get(name) != Some(&seats) {
             self.seats.insert(name.clone(), seats);
-            self.seats_changed();
+            self.seats_changed(name);
         }
     }
 
@@ -191,9 +193,33 @@ impl Engine {
     }
 
     /// Other binaries may be needed here, and other numbers are shown.
-    fn seats_changed(&mut self) {
+    fn seats_changed(&mut self, name: &ServiceName) {
         self.dirty.copies = true;
-        self.dirty.view = true;
+        self.dirty.rows.insert(name.clone());
+    }
+
+    /// Which blobs the kept revisions of a service name, and which of them are run here.
+    fn settle_demand(&mut self, name: &ServiceName) {
+        let is_mine = |service: &Service| {
+            let seats = self.seats.get(&service.name).into_iter().flatten();
+            seats.into_iter().any(|seat| seat.is_of(&self.me)) || self.leases.is_ready(&service.name, &self.me)
+        };
+        let uses = |service: &Service| -> Vec<Use> {
+            let is_mine = is_mine(service);
+            let runs = |rev: &Rev, image: &Image| {
+                is_mine && rev.id == service.current.id && image.platform.runs_on(&self.config.platform)
+            };
+            let images = service.history.iter().flat_map(|rev| rev.revision.images.iter().map(move |image| (rev, image)));
+            let uses = images.map(|(rev, image)| Use {
+                hash: image.hash,
+                size: image.size,
+                author: rev.revision.author,
+                to_run: runs(rev, image),
+            });
+            uses.collect()
+        };
+        let uses = self.services.get(name).map(uses).unwrap_or_default();
+        self.demand.set(name, uses);
     }
 
     fn settle_copies(&mut self, out: &mut Out) {
@@ -220,23 +246,9 @@ impl Engine {
     /// All blobs that kept revisions name.
     fn needs(&self) -> BTreeMap<BlobHash, Need> {
         let mut needs: BTreeMap<BlobHash, Need> = BTreeMap::new();
-        for service in self.services.iter() {
-            for rev in &service.history {
-                for image in &rev.revision.images {
-                    let need = needs.entry(image.hash).or_default();
-                    need.size = image.size;
-                    need.holders.insert(rev.revision.author);
-                }
-            }
-            let seated =
-                self.seats.get(&service.name).is_some_and(|seats| seats.iter().any(|seat| seat.is_of(&self.me)));
-            if seated || self.leases.is_ready(&service.name, &self.me) {
-                for image in &service.current.revision.images {
-                    if image.platform.runs_on(&self.config.platform) {
-                        needs.entry(image.hash).or_default().to_run = true;
-                    }
-                }
-            }
+        for (hash, uses) in self.demand.blobs() {
+            let holders = uses.authors().copied().collect();
+            needs.insert(*hash, Need { size: uses.size(), to_run: uses.is_to_run(), holders });
         }
         for (_, rev) in self.awaited() {
             for image in rev.revision.images.iter().filter(|image| image.platform.runs_on(&self.config.platform)) {

@@ -79,7 +79,9 @@ impl Town {
     /// Answers all that is asked, and notes all that is done.
     pub(super) fn settle(&mut self) {
         let now = self.node.now;
-        if !self.is_dark {
+        if self.is_dark {
+            self.office.beat(now.mono);
+        } else {
             for command in self.office.due(now, &self.machine, &self.wants, &[self.node.engine.me].into()) {
                 self.apply(command);
             }

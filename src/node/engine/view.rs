@@ -2,13 +2,14 @@
 //!
 //! Sections are shared: one that did not change is the same allocation as in the view before.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::blobs::image::Image;
 use crate::capacity::Capacity;
 use crate::confinement::Enforced;
 use crate::crdt::admission::Role;
-use crate::ids::{ClusterId, NodeKey, NodeName, RunId, ServiceName};
+use crate::ids::{BlobHash, ClusterId, NodeKey, NodeName, RunId, ServiceName};
 use crate::ledger::run::Run;
 use crate::spec::ServiceSpec;
 use crate::time::Wall;
@@ -21,11 +22,11 @@ pub struct View {
     /// All members, by name.
     pub nodes: Arc<Vec<Arc<NodeView>>>,
     /// All services, by name; deleted ones are not here.
-    pub services: Arc<Vec<ServiceView>>,
+    pub services: Arc<Vec<Arc<ServiceView>>>,
     /// All instances that nodes report or that are wanted and not reported, by service, index, node.
     pub instances: Arc<Vec<InstanceView>>,
-    /// All images of kept revisions, by object name.
-    pub images: Arc<Vec<ImageView>>,
+    /// Where the blobs of images stand.
+    pub copies: Arc<CopiesView>,
     /// Tickets that this node made and that are still good.
     pub tickets: Arc<Vec<TicketView>>,
     /// What is wrong, worst first, each with what to do.
@@ -33,6 +34,14 @@ pub struct View {
     /// How often looking at everything found something to do that looking at what had changed had not. Zero, or narun has a
     /// mistake.
     pub overlooked: u64,
+}
+
+impl View {
+    /// A service that is there.
+    pub fn service(&self, name: &str) -> Option<&ServiceView> {
+        let place = self.services.binary_search_by(|service| service.name.as_str().cmp(name)).ok()?;
+        Some(&self.services[place])
+    }
 }
 
 /// This node.
@@ -288,23 +297,20 @@ pub struct InstanceView {
     pub enforced: Enforced,
 }
 
-/// An image of a kept revision.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ImageView {
-    /// `<name>-<tag>-<os>-<arch>`.
-    pub object_name: String,
-    /// The image.
-    pub image: Image,
-    /// The service's tag.
-    pub tag: String,
-    /// When the revision was made that brought it.
-    pub modified: Wall,
-    /// The names of the nodes that hold it whole.
-    pub nodes: Vec<NodeName>,
-    /// How many nodes should hold it, and do or will.
-    pub copies_wanted: u32,
-    /// The services whose kept revisions refer to it.
-    pub used_by: Vec<ServiceName>,
+/// Where the blobs of images stand.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct CopiesView {
+    /// How many nodes should hold each blob, and do or will.
+    pub wanted: u32,
+    /// The names of the nodes that hold a blob whole.
+    pub holders: BTreeMap<BlobHash, Vec<NodeName>>,
+}
+
+impl CopiesView {
+    /// The names of the nodes that hold a blob whole.
+    pub fn of(&self, blob: &BlobHash) -> &[NodeName] {
+        self.holders.get(blob).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A ticket of this node.

@@ -88,7 +88,7 @@ fn said(view: &View) -> BTreeMap<ServiceName, Said> {
         let current = &service.current;
         (service.name.clone(), (current.id.clone(), current.stopped, history.collect()))
     };
-    view.services.iter().map(service).collect()
+    view.services.iter().map(|row| service(row)).collect()
 }
 
 fn word(status: RevisionStatus) -> RevisionStatusWord {

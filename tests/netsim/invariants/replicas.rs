@@ -1,6 +1,7 @@
 //! After healing, exactly the wanted replicas run: right nodes, right revision, none missing, none too many.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use narun::exec::plan::Kept;
 use narun::ids::{InstanceId, ServiceName};
@@ -125,7 +126,7 @@ fn wanted_places(world: &World, placement: &Placement) -> BTreeSet<(usize, u32)>
 pub(crate) fn are_shown_everywhere(world: &World) -> Result<(), String> {
     let up = world.up();
     let Some(view) = up.first().map(|host| world.view(*host)) else { return Ok(()) };
-    let stays = |service: &&ServiceView| Program::of_args(&service.current.spec.args).is_some_and(Program::stays);
+    let stays = |service: &&Arc<ServiceView>| Program::of_args(&service.current.spec.args).is_some_and(Program::stays);
     let services = view.services.iter().filter(|service| !is_cron(service));
     let steady: BTreeSet<&ServiceName> = services.filter(stays).map(|service| &service.name).collect();
     let mut wanted = BTreeSet::new();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::exec::plan::{Kept, LaunchPlan, ProcessEvent, Stop};
 use crate::ids::{InstanceId, RunId, ServiceName};
+use crate::ledger::duty::Permit;
 use crate::ledger::run::Run;
 use crate::node::engine::Engine;
 use crate::node::engine::effect::Effect;
@@ -178,7 +179,7 @@ impl Engine {
         None
     }
 
-    /// Launches what has its binary now, and gives up what waited too long. True: the ledger is to be told something.
+    /// Launches what has its binary now and may still be started, and gives up what waited too long. True: the ledger is to be told something.
     pub(super) fn launch_waiting(&mut self, out: &mut Out) -> bool {
         let decided: Vec<(RunId, Verdict)> = self
             .jobs
@@ -214,7 +215,16 @@ impl Engine {
         let Some(image) = image_for(rev, &self.config) else {
             return Verdict::Fail(format!("`{}` has no binary for {}", id.service, self.config.platform));
         };
-        if self.copies.is_executable(&image.hash) {
+        let is_here = self.copies.is_executable(&image.hash);
+        match self.jobs.duty.permit(self.now.mono, &name) {
+            Permit::Gone => return Verdict::Fail("its run was closed before it could start".to_owned()),
+            Permit::Unconfirmed if is_here && self.now.mono >= until => {
+                return Verdict::Fail(format!("the ledger did not confirm it within {} s", WAIT_MAX.as_secs()));
+            }
+            Permit::Unconfirmed if is_here => return Verdict::Wait,
+            Permit::Stands | Permit::Unconfirmed => {}
+        }
+        if is_here {
             let start = Start { rev, image, id, name, run: Some(run), lease: None };
             return Verdict::Launch(Box::new(start.plan(&self.config)));
         }

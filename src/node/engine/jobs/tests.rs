@@ -71,6 +71,29 @@ fn an_attempt_waits_for_its_binary_and_is_given_up_in_the_end() {
 }
 
 #[test]
+fn an_attempt_that_waited_for_its_binary_is_not_started_once_it_may_be_lost() {
+    let mut town = Town::new(Node::founder());
+    town.has_binary = false;
+    town.node.deploy(EACH_SECOND).unwrap();
+    town.wait(Duration::from_secs(2));
+    let first = town.account("tick").runs[0].id;
+    // The ledger is silent for longer than a session lives, and the binary comes.
+    town.is_dark = true;
+    town.wait(Duration::from_secs(4));
+    town.has_binary = true;
+    town.wait(Duration::from_secs(1));
+    assert_eq!(town.launched, [], "nobody confirms the grant");
+    town.is_dark = false;
+    town.wait(Duration::from_secs(4));
+    let account = town.account("tick");
+    let run = account.runs.iter().find(|run| run.id == first).unwrap();
+    assert_eq!(run.end.as_ref().unwrap().status, RunStatus::Lost);
+    let is_first = |plan: &&LaunchPlan| plan.run.0[..12] == first.0[..12];
+    assert_eq!(town.launched.iter().find(is_first), None, "it is recorded as lost");
+    assert_eq!(town.launched.len(), 1, "the next slot runs");
+}
+
+#[test]
 fn a_run_that_takes_too_long_is_asked_to_stop_and_killed() {
     let yaml = "{name: tick, tag: v1, runMode: cron, cronSchedule: '@hourly', jobTimeoutSeconds: 5, stopGraceSeconds: 3, replicas: 1}";
     let mut town = Town::with(yaml);
