@@ -9,6 +9,7 @@
 //! NARUN_SIM_SEEDS=5000 cargo test --test netsim random_seeds      more seeds
 //! NARUN_SIM_SEED=42 cargo test --test netsim random_seeds         one of them
 //! NARUN_SIM_SLOTS=100000 cargo test --test netsim random_slots    more slots of cron specs
+//! NARUN_SIM_HOURS=24 cargo test --test netsim long_lives          worlds with cron specs that last longer
 //! NARUN_SIM_TRACE=1                                               with it: every event, when it happens
 //! ```
 

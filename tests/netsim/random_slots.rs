@@ -26,11 +26,35 @@ const SLOTS: u64 = 6_000;
 /// Set to a number: that many slots.
 const SLOTS_VARIABLE: &str = "NARUN_SIM_SLOTS";
 
+/// Set to a number: that many hours of cluster time in worlds that last long.
+const HOURS_VARIABLE: &str = "NARUN_SIM_HOURS";
+
+/// How much cluster time the ordinary test run spends in worlds that last long.
+const LONG: Duration = Duration::from_secs(300);
+
 /// After how many failures no more seeds are tried: each says as much as the next hundred.
 const FAILURES_MAX: usize = 5;
 
-/// How many specs a world has.
-const SPECS: usize = 12;
+/// What kind of worlds.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// The test that tries them.
+    name: &'static str,
+    /// How many specs a world has.
+    specs: usize,
+    /// How many seconds there may be from one slot to the next.
+    every: &'static [u64],
+    /// How long things go wrong, in milliseconds: from, to.
+    span: (u64, u64),
+    /// How many times longer than in the other random worlds faults last and are apart.
+    stretch: u32,
+}
+
+/// Many slots in a short time, and one fault upon the other.
+const DENSE: Shape = Shape { name: "random_slots", specs: 12, every: &[1, 1, 1, 2, 5], span: (40_000, 70_000), stretch: 1 };
+
+/// Few slots, and faults that last for minutes.
+const LASTING: Shape = Shape { name: "long_lives", specs: 4, every: &[3, 5, 10, 20], span: (240_000, 900_000), stretch: 6 };
 
 /// How long after healing a world is audited: leaders are elected, what was missed is caught up, and what runs has ended.
 const REST: Duration = Duration::from_secs(45);
@@ -55,17 +79,18 @@ struct Outcome {
     seconds: u64,
 }
 
-fn run(seed: u64) -> (blake3::Hash, u64, Outcome) {
-    let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim random_slots -- --nocapture");
+fn run(shape: &Shape, seed: u64) -> (blake3::Hash, u64, Outcome) {
+    let name = shape.name;
+    let replay = format!("{SEED_VARIABLE}={seed} cargo test --test netsim random_slots::{name} -- --exact --nocapture");
     let outcome = Mutex::new(Outcome::default());
     let (hash, events) = simulate(plan_of(seed), &replay, |world| async {
-        let came = story(world).await;
+        let came = story(shape, world).await;
         *outcome.lock().unwrap_or_else(PoisonError::into_inner) = came;
     });
     (hash, events, outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-async fn story(mut world: World) -> Outcome {
+async fn story(shape: &Shape, mut world: World) -> Outcome {
     let seed = world.plan.seed;
     let mut stream = random::stream(seed, "specs");
     let mut fate = random::stream(seed, "faults of slots");
@@ -77,14 +102,14 @@ async fn story(mut world: World) -> Outcome {
         world.run_for(Duration::from_secs(4)).await;
     }
     let mut specs = Vec::new();
-    for number in 0..SPECS {
-        let spec = deploy(&mut world, &mut stream, number).await;
+    for number in 0..shape.specs {
+        let spec = deploy(&mut world, shape, &mut stream, number).await;
         specs.extend(spec);
     }
-    let span = random::millis(&mut fate, 40_000, 70_000);
-    let schedule = faults::schedule(&mut fate, world.hosts.len(), span);
+    let span = random::millis(&mut fate, shape.span.0, shape.span.1);
+    let schedule = faults::schedule(&mut fate, world.hosts.len(), span / shape.stretch);
     let count = schedule.len() as u64;
-    let mut schedule = schedule.into_iter().peekable();
+    let mut schedule = schedule.into_iter().map(|(at, fault)| (at * shape.stretch, fault)).peekable();
     let start = Instant::now();
     let mut next_wish = random::millis(&mut stream, 1_000, 8_000);
     while start.elapsed() < span {
@@ -93,7 +118,7 @@ async fn story(mut world: World) -> Outcome {
         }
         if next_wish <= start.elapsed() {
             wish(&mut world, &mut stream, &mut specs);
-            next_wish += random::millis(&mut stream, 500, 8_000);
+            next_wish += random::millis(&mut stream, 500, 8_000) * shape.stretch;
         }
         let next = schedule.peek().map_or(span, |(at, _)| *at).min(next_wish).min(span);
         world.run_for(next.saturating_sub(start.elapsed()).max(Duration::from_millis(1))).await;
@@ -109,8 +134,8 @@ async fn story(mut world: World) -> Outcome {
 }
 
 /// Deploys one spec; none if that was not answered.
-async fn deploy(world: &mut World, stream: &mut Stream, number: usize) -> Option<Spec> {
-    let every = *random::pick(stream, &[1, 1, 1, 2, 5]);
+async fn deploy(world: &mut World, shape: &Shape, stream: &mut Stream, number: usize) -> Option<Spec> {
+    let every = *random::pick(stream, shape.every);
     let program = match stream.random_range(0..10) {
         0..6 => Program::Ends { code: 0, after_ms: stream.random_range(20..900) },
         6..8 => Program::Ends { code: 0, after_ms: stream.random_range(900..4_000) },
@@ -189,17 +214,15 @@ struct Sum {
     failed: Vec<u64>,
 }
 
-#[test]
-fn random_slots() {
-    let wanted = variable(SLOTS_VARIABLE).unwrap_or(SLOTS);
-    let began = std::time::Instant::now();
+/// Tries worlds until `is_enough` of what came of them, or too many have failed.
+fn try_worlds(shape: &Shape, is_enough: impl Fn(&Outcome) -> bool + Sync) -> Sum {
     let sum = Mutex::new(Sum { next: seed_asked().unwrap_or(0), ..Sum::default() });
     let lock = || sum.lock().unwrap_or_else(PoisonError::into_inner);
     let take = || {
         let mut sum = lock();
         let is_done = match seed_asked() {
             Some(seed) => sum.next > seed,
-            None => sum.outcome.tally.slots >= wanted || sum.failed.len() >= FAILURES_MAX,
+            None => is_enough(&sum.outcome) || sum.failed.len() >= FAILURES_MAX,
         };
         sum.next += 1;
         (!is_done).then_some(sum.next - 1)
@@ -209,48 +232,67 @@ fn random_slots() {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(seed) = take() {
-                    let ended = catch_unwind(|| run(seed));
-                    let mut sum = lock();
-                    match ended {
-                        Ok((.., outcome)) => {
-                            sum.worlds += 1;
-                            sum.outcome.tally.add(outcome.tally);
-                            sum.outcome.faults += outcome.faults;
-                            sum.outcome.seconds += outcome.seconds;
-                        }
-                        Err(_) => sum.failed.push(seed),
-                    }
+                    let ended = catch_unwind(|| run(shape, seed));
+                    lock().add(seed, ended.ok().map(|(.., outcome)| outcome));
                 }
             });
         }
     });
-    let Sum { worlds, outcome: Outcome { tally, faults, seconds }, failed, .. } =
-        sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let took = began.elapsed().as_secs_f64();
-    eprintln!(
-        "{} slots in {worlds} worlds, {} of them within ten seconds of a fault: {} ran, {} lost, {} missed, {} skipped, {} suspended; \
-         {faults} faults, {seconds} s of cluster time in {took:.0} s: {:.0} slots and {:.0} s of cluster time a second",
-        tally.slots,
-        tally.near,
-        tally.ran,
-        tally.lost,
-        tally.missed,
-        tally.skipped,
-        tally.suspended,
-        tally.slots as f64 / took,
-        seconds as f64 / took,
-    );
-    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
-    // One world alone may be anything.
-    if seed_asked().is_none() {
-        assert!(tally.ran > tally.slots / 4, "worlds in which slots run");
-        assert!(tally.near > tally.slots / 2, "worlds in which things break");
+    sum.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome else { return self.failed.push(seed) };
+        self.worlds += 1;
+        self.outcome.tally.add(outcome.tally);
+        self.outcome.faults += outcome.faults;
+        self.outcome.seconds += outcome.seconds;
+    }
+
+    /// Says what came of it, and fails if a world did.
+    fn tell(&self, began: std::time::Instant) {
+        let Self { worlds, outcome: Outcome { tally, faults, seconds }, failed, .. } = self;
+        let took = began.elapsed().as_secs_f64();
+        eprintln!(
+            "{} slots in {worlds} worlds, {} of them within ten seconds of a fault: {} ran, {} lost, {} missed, {} skipped, {} suspended; \
+             {faults} faults, {seconds} s of cluster time in {took:.0} s: {:.0} slots and {:.0} s of cluster time a second",
+            tally.slots,
+            tally.near,
+            tally.ran,
+            tally.lost,
+            tally.missed,
+            tally.skipped,
+            tally.suspended,
+            tally.slots as f64 / took,
+            *seconds as f64 / took,
+        );
+        assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+        // One world alone may be anything.
+        if seed_asked().is_none() {
+            assert!(tally.ran > tally.slots / 4, "worlds in which slots run");
+            assert!(tally.near > tally.slots / 2, "worlds in which things break");
+        }
     }
 }
 
 #[test]
+fn random_slots() {
+    let wanted = variable(SLOTS_VARIABLE).unwrap_or(SLOTS);
+    let began = std::time::Instant::now();
+    try_worlds(&DENSE, |outcome| outcome.tally.slots >= wanted).tell(began);
+}
+
+#[test]
+fn long_lives() {
+    let wanted = variable(HOURS_VARIABLE).map_or(LONG.as_secs(), |hours| hours * 3_600);
+    let began = std::time::Instant::now();
+    try_worlds(&LASTING, |outcome| outcome.seconds >= wanted).tell(began);
+}
+
+#[test]
 fn a_seed_of_slots_replays_to_the_byte() {
-    let (first, events, _) = run(1);
-    let (again, events_again, _) = run(1);
+    let (first, events, _) = run(&DENSE, 1);
+    let (again, events_again, _) = run(&DENSE, 1);
     assert_eq!((first, events), (again, events_again));
 }

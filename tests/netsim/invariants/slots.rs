@@ -263,10 +263,12 @@ impl Audit<'_> {
                 if is_lost && self.world.calm.was(slot, host, TROUBLE, deadline + TROUBLE) {
                     return Err(format!("lost, although its node was well: {run:?}"));
                 }
-                let needs_start = matches!(
-                    status,
-                    Some(RunStatus::Success | RunStatus::Failure | RunStatus::Timeout | RunStatus::Replaced)
-                );
+                let needs_start = match status {
+                    Some(RunStatus::Success | RunStatus::Failure | RunStatus::Timeout) => true,
+                    // One whose node was lost may be replaced while it waits for another.
+                    Some(RunStatus::Replaced) => run.reruns == 0,
+                    _ => false,
+                };
                 if needs_start && !was_started {
                     return Err(format!("on record as {status:?}, and nothing was ever started: {run:?}"));
                 }

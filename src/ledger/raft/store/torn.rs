@@ -167,7 +167,7 @@ fn write_until_dark(disk: &Disk, steps: &[Vec<Write>]) -> (usize, bool) {
 fn a_cut_at_any_operation_loses_nothing_that_was_confirmed() {
     let empty = prepared();
     let (mut cuts, mut lost, mut kept) = (0, 0, 0);
-    for seed in 0..16 {
+    for seed in 0..24 {
         let steps = script(seed);
         // What should be there after none, one, two, ... steps.
         let states = steps.iter().scan(Held::default(), |held, step| {
