@@ -143,6 +143,26 @@ pub struct Asked {
     pub at: Wall,
 }
 
+impl Answer {
+    /// Whether it comes from a voter that hears no leader: others may know more.
+    pub fn is_old(&self) -> bool {
+        match self {
+            Self::History(Some(account)) => account.as_of.is_some(),
+            Self::Standing(standing) => standing.leader.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Up to when, or up to which log index, it is known; for answers to one question, the greater the newer.
+    pub fn knows_up_to(&self) -> u64 {
+        match self {
+            Self::History(Some(account)) => account.as_of.map_or(u64::MAX, |wall| wall.0),
+            Self::Standing(standing) => standing.applied,
+            _ => 0,
+        }
+    }
+}
+
 /// What became of a job.
 #[derive(Clone, PartialEq, Eq, Debug, Default, minicbor::Encode, minicbor::Decode)]
 #[cbor(map)]

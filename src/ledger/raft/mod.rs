@@ -69,6 +69,10 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
 /// Pause before a question is put anew.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long others are asked for something newer, where what was answered is old: a voter that was replaced while it was away hears of nothing
+/// any more, and does not know that.
+const NEWER_WITHIN: Duration = Duration::from_secs(1);
+
 /// How many may wait at the desk. It hands proposals on without waiting for them, so that this many are some milliseconds of work.
 const VISITS_MAX: usize = 4_096;
 
@@ -248,15 +252,30 @@ impl Ledger {
     }
 }
 
+/// Keeps the newer of two answers that are old, and asks on for a short time only.
+fn keep_newer(old: &mut Option<Answer>, answer: Answer, deadline: &mut Instant) {
+    if old.is_none() {
+        *deadline = (*deadline).min(Instant::now() + NEWER_WITHIN);
+    }
+    if old.as_ref().is_none_or(|old| old.knows_up_to() < answer.knows_up_to()) {
+        *old = Some(answer);
+    }
+}
+
 /// Who leads, as far as is known, where no answer can be given here.
 struct Elsewhere(Option<NodeKey>);
 
 impl Shared {
-    async fn ask_round(&self, question: &Question, deadline: Instant) -> Answer {
+    async fn ask_round(&self, question: &Question, mut deadline: Instant) -> Answer {
+        let mut old: Option<Answer> = None;
         for turn in 0_usize.. {
             let question = &self.of_now(question);
             let leader = match self.here(self.own, question, deadline).await {
-                Ok(answer) => return answer,
+                Ok(answer) if !answer.is_old() => return answer,
+                Ok(answer) => {
+                    keep_newer(&mut old, answer, &mut deadline);
+                    None
+                }
                 Err(Elsewhere(leader)) => leader.filter(|leader| *leader != self.own),
             };
             // What this node knows of the leader may be old: every other time somebody else is asked.
@@ -265,6 +284,10 @@ impl Shared {
             if let Some(to) = target {
                 match self.there(to, question, None, deadline).await {
                     Ok(Answer::NotLeader { leader }) => self.remember(leader.filter(|leader| *leader != to)),
+                    Ok(answer) if answer.is_old() => {
+                        self.remember(None);
+                        keep_newer(&mut old, answer, &mut deadline);
+                    }
                     Ok(answer) => {
                         self.remember(Some(to));
                         return answer;
@@ -274,7 +297,7 @@ impl Shared {
                 }
             }
             if Instant::now() + PAUSE >= deadline {
-                return Answer::NotLeader { leader };
+                return old.unwrap_or(Answer::NotLeader { leader });
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -302,6 +325,8 @@ impl Shared {
             Ok(answer) => answer,
             Err(Elsewhere(Some(leader))) if by.is_none() && leader != self.own && leader != from => {
                 match self.there(leader, question, Some(from), deadline).await {
+                    // One that was replaced while it was away hands on nothing any more: whoever asks is to go there itself.
+                    Ok(Answer::NotAllowed) => Answer::NotLeader { leader: Some(leader) },
                     Ok(answer) => answer,
                     Err(Broken::Lost(_)) if matches!(question, Question::Propose(_)) => Answer::Unknown,
                     Err(Broken::Lost(_) | Broken::Unreached(_)) => Answer::NotLeader { leader: None },
@@ -315,7 +340,11 @@ impl Shared {
     async fn here(&self, asker: NodeKey, question: &Question, deadline: Instant) -> Result<Answer, Elsewhere> {
         match question {
             Question::History { job } if self.is_in_group(&self.own) => {
-                return Ok(Answer::History(self.account(job)));
+                return match self.account(job) {
+                    // What it does not know others may.
+                    None if !self.is_current() => Err(Elsewhere(None)),
+                    account => Ok(Answer::History(account)),
+                };
             }
             Question::Standing if self.is_in_group(&self.own) => {
                 return Ok(Answer::Standing(self.standing.borrow().clone()));
@@ -372,9 +401,13 @@ impl Shared {
     fn account(&self, job: &JobKey) -> Option<Account> {
         let applied = self.machines.applied();
         let account = applied.machine.account(job)?;
-        let leads = self.standing.borrow().leader == Some(self.own);
         let as_of = || self.ear.heard_at().unwrap_or(applied.machine.wall());
-        Some(Account { as_of: (!leads && !self.ear.hears_leader()).then(as_of), ..account })
+        Some(Account { as_of: (!self.is_current()).then(as_of), ..account })
+    }
+
+    /// Whether this voter leads or hears a leader: what it has applied is what there is.
+    fn is_current(&self) -> bool {
+        self.standing.borrow().leader == Some(self.own) || self.ear.hears_leader()
     }
 
     fn leader(&self) -> Option<NodeKey> {

@@ -6,7 +6,7 @@
 mod recovered;
 mod town;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ledger::command::{Command, Refused, Reply};
@@ -213,6 +213,45 @@ async fn a_dead_voter_is_replaced_after_a_minute_and_not_before() {
         let next = town.running().find(|number| ![leader, spare].contains(number)).unwrap();
         town.crash(next).await;
         town.open(spare).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_was_replaced_while_it_was_away_tells_nothing_old() {
+    seeded(14, async {
+        let mut town = Town::new(4, 14).await;
+        town.until_voters(3).await;
+        let voters = town.standing(0).voters;
+        let replaced = (0..4).find(|number| *number != 0 && voters.contains(&node(*number))).unwrap();
+        let spare = (0..4).find(|number| !voters.contains(&node(*number))).unwrap();
+        town.crash(replaced).await;
+        town.until("it is replaced", 90 * SECOND, |town| town.standing(spare).voters.contains(&node(spare))).await;
+        let mut sessions = BTreeMap::new();
+        for number in town.running().collect::<Vec<_>>() {
+            sessions.insert(number, town.open(number).await);
+        }
+        town.want(1, 0..1, |_| vec![spare]);
+        town.until("the lease is held", 4 * SECOND, |town| town.holder(spare, 0) == Some(node(spare))).await;
+        let granted = town.ledger(spare).ask(claim(0, sessions[&spare], 1, 1)).await;
+        assert!(is_granted(&granted), "{granted:?}");
+
+        town.start(replaced).await;
+        town.pass(5 * SECOND).await;
+        assert_eq!(town.standing(replaced).leader, None, "nobody tells it who leads");
+        let back = town.ledger(replaced);
+        let Answer::History(Some(account)) = back.ask(Question::History { job: job(0) }).await else {
+            panic!("no history");
+        };
+        assert_eq!((account.as_of, account.runs.len()), (None, 1), "{account:?}");
+        let Answer::Standing(standing) = back.ask(Question::Standing).await else { panic!("no standing") };
+        assert!(standing.leader.is_some() && !standing.voters.contains(&node(replaced)), "{standing:?}");
+        // It is no wall either before who asks it first.
+        let session = town.open(replaced).await;
+        town.want(2, 0..1, |_| vec![replaced]);
+        town.until("the lease has moved", 4 * SECOND, |town| town.holder(spare, 0) == Some(node(replaced))).await;
+        let granted = town.ledger(replaced).ask(claim(0, session, 2, 1)).await;
+        assert!(is_granted(&granted), "{granted:?}");
     })
     .await;
 }
