@@ -18,6 +18,10 @@ const OFF: Duration = Duration::from_secs(2);
 /// with each renewal.
 const NEAR_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long after an office began the voters' clocks are waited for: twice the time from one renewal to the next. Of two that differ nobody
+/// can tell which is wrong, and the third one may yet come.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
 /// Milliseconds by which a wall clock is ahead of this host's boot clock.
 type Lead = i128;
 
@@ -37,6 +41,8 @@ pub(super) enum Clock {
 pub(super) struct Clocks {
     measured: BTreeMap<NodeKey, (Lead, Clock)>,
     median: Option<Lead>,
+    /// Whether a majority of the voters' clocks agree, or all are known, or were waited for: before that nobody is judged.
+    is_settled: bool,
     /// How often anything that is thought of any clock has changed.
     version: u64,
 }
@@ -52,12 +58,19 @@ impl Clocks {
         self.measured.retain(|node, _| is_here(node));
     }
 
-    /// Judges them all by the median of the voters, once a majority of these was heard of; of two in the middle, by the slower one.
-    pub(super) fn judge(&mut self, voters: &BTreeSet<NodeKey>) {
+    /// Judges them all by the median of the voters, once a majority of these was heard of; of two in the middle, by the slower one. `term` is how
+    /// long this office has lasted.
+    pub(super) fn judge(&mut self, voters: &BTreeSet<NodeKey>, term: Duration) {
         let known = voters.iter().filter_map(|voter| self.measured.get(voter)).map(|(lead, _)| *lead);
         let mut leads: Vec<Lead> = known.collect();
         leads.sort_unstable();
         self.median = if leads.len() > voters.len() / 2 { Some(leads[(leads.len() - 1) / 2]) } else { None };
+        let is_near = |lead: &&Lead| self.median.is_some_and(|median| distance(**lead, median) <= OFF.as_millis());
+        let do_most_agree = leads.iter().filter(is_near).count() > voters.len() / 2;
+        self.is_settled = do_most_agree || leads.len() == voters.len() || term >= HEARD_WITHIN;
+        if !self.is_settled {
+            return;
+        }
         let mut is_changed = false;
         for (lead, clock) in self.measured.values_mut() {
             let judged = self.median.map_or(Clock::Unknown, |median| judged(*clock, *lead, median));
@@ -96,9 +109,10 @@ impl Clocks {
         }
     }
 
-    /// Whether a clock that shows this is not off, or nothing is known to hold it against.
+    /// Whether a clock that shows this is not off, or nothing is known yet to hold it against.
     pub(super) fn is_near_median(&self, wall: Wall, now: Mono) -> bool {
-        self.median.is_none_or(|median| distance(lead(wall, now), median) <= OFF.as_millis())
+        let is_near = |median| distance(lead(wall, now), median) <= OFF.as_millis();
+        !self.is_settled || self.median.is_none_or(is_near)
     }
 }
 

@@ -110,7 +110,7 @@ impl Office {
         self.presences.beat(mono);
         self.presences.follow(mono, machine);
         self.clocks.keep(|node| machine.session_of(node).is_some());
-        self.clocks.judge(voters);
+        self.clocks.judge(voters, mono.since(self.base.0));
 
         let mut commands = self.presences.overdue(mono);
         if machine.is_due(time) && is_to_propose(&mut self.ticked, mono) {

@@ -342,6 +342,31 @@ fn before_a_majority_of_clocks_is_known_nothing_is_given_and_nothing_taken() {
 }
 
 #[test]
+fn of_two_clocks_that_differ_none_is_blamed_before_the_third_one_could_be_heard() {
+    let mut cluster = Cluster::of(3);
+    cluster.want(cron("backup"), &[2]);
+    cluster.live(SECOND);
+    cluster.up.insert(3, -5_000);
+    cluster.live(SECOND);
+    // A new leader hears the wrong one first.
+    cluster.office = Office::begin(cluster.now.mono, &cluster.machine);
+    cluster.round = 1;
+    cluster.renew(1);
+    cluster.renew(3);
+    cluster.round();
+    assert!(cluster.office.is_clock_good(cluster.now), "it would hand over, and the next one, too");
+    assert_eq!(cluster.holder(&cron("backup")), Some(node(2)));
+    cluster.live(2 * SECOND);
+    assert!(cluster.office.is_clock_good(cluster.now));
+    assert_eq!(cluster.holder(&cron("backup")), Some(node(2)));
+    // Without the third one, the slower of two is believed.
+    cluster.up.remove(&2);
+    cluster.office = Office::begin(cluster.now.mono, &cluster.machine);
+    cluster.live(2 * SECOND);
+    assert!(!cluster.office.is_clock_good(cluster.now));
+}
+
+#[test]
 fn ten_thousand_leases_are_given_in_batches_and_then_looked_at_no_more() {
     let mut cluster = Cluster::of(3);
     for number in 0..10_000_u32 {
