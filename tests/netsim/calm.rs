@@ -48,6 +48,8 @@ struct State {
 pub(crate) struct Calm {
     open: BTreeMap<u32, Span>,
     closed: Vec<Span>,
+    /// How far the voters' calendar was ahead, in milliseconds, and since when.
+    calendars: Vec<(Duration, i64)>,
     /// When something was broken, since the world began.
     faults: BTreeSet<Duration>,
 }
@@ -77,6 +79,10 @@ impl Calm {
         }
         let now = world.stamps.now();
         let good = good_sets(world);
+        let ahead_ms = calendar_ahead_ms(world);
+        if world.calm.calendars.last().is_none_or(|(_, before)| *before != ahead_ms) {
+            world.calm.calendars.push((now, ahead_ms));
+        }
         let calm = &mut world.calm;
         let is_over = |hosts: &u32, span: &mut Span| good.get(hosts) != Some(&span.state);
         let over = calm.open.extract_if(.., is_over);
@@ -93,7 +99,17 @@ impl Calm {
             let is_in = host.is_none_or(|host| span.hosts & !span.state.drained & (1 << host) != 0);
             let due_ms = slot.0 as i64 * 1_000 - EPOCH_MS - span.state.ahead_ms;
             let Ok(due) = u64::try_from(due_ms).map(Duration::from_millis) else { return false };
-            is_in && span.from <= due.saturating_sub(before) && due + after <= span.to
+            let is_whole = span.from <= due.saturating_sub(before) && due + after <= span.to;
+            is_in && is_whole && !self.was_due_before(slot, due)
+        })
+    }
+
+    /// Whether a slot had come by the voters' calendar long before `due`, since that was ahead: what became of it was decided then.
+    fn was_due_before(&self, slot: Slot, due: Duration) -> bool {
+        let ends = self.calendars.iter().skip(1).map(|(since, _)| *since).chain([due]);
+        self.calendars.iter().zip(ends).any(|((since, ahead_ms), end)| {
+            let shown_ms = EPOCH_MS + end.min(due).as_millis() as i64 + ahead_ms;
+            *since < due && *ahead_ms > APART_MAX_MS && shown_ms >= slot.0 as i64 * 1_000
         })
     }
 }
@@ -131,6 +147,15 @@ fn good_sets(world: &World) -> BTreeMap<u32, State> {
         }
     }
     sets
+}
+
+/// How far the median of the voters' clocks is ahead, of those that run; of two in the middle, the slower one.
+fn calendar_ahead_ms(world: &World) -> i64 {
+    let voters: BTreeSet<NodeKey> = voters(world).into_iter().flatten().collect();
+    let runs = |host: &&crate::host::Host| voters.contains(&host.key) && host.running.is_some();
+    let mut ahead: Vec<i64> = world.hosts.iter().filter(runs).map(|host| host.clock.ahead_ms()).collect();
+    ahead.sort_unstable();
+    ahead.get(ahead.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
 /// The voters, by every node that runs and thinks that it is one.

@@ -364,10 +364,12 @@ impl Duty {
                 job.find_grants(me);
                 self.session.hurry();
             }
-            // Not due yet by the leader's clock, or nobody leads: nothing was done this time. The same may have been claimed before.
+            // Not due yet by the voters' clocks, or nobody leads: nothing was done this time. The same may have been claimed before.
             Answer::Early { .. } | Answer::NotLeader { .. } | Answer::NotAllowed => {
                 (job.unclear, job.pause) = (Some((decide, true)), now.mono + ASK_AGAIN);
                 job.find_grants(me);
+                // A leader that has just begun may not know this node's clock yet.
+                self.session.hurry();
             }
             _ => {
                 job.unclear = Some((decide, true));

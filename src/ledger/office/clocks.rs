@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::ids::NodeKey;
 use crate::ledger::time::Slot;
-use crate::time::{Mono, Now, Wall};
+use crate::time::{Mono, Wall};
 
 /// How far from the median a clock may be (decisions.md).
 const OFF: Duration = Duration::from_secs(2);
@@ -90,12 +90,9 @@ impl Clocks {
         self.version
     }
 
-    /// The voters' calendar, by this host's boot clock, so that a step of its own does not move it; its own where theirs is not known.
-    pub(super) fn calendar(&self, now: Now) -> Wall {
-        self.voters_calendar(now.mono).unwrap_or(now.wall)
-    }
-
-    fn voters_calendar(&self, now: Mono) -> Option<Wall> {
+    /// The voters' calendar, by this host's boot clock, so that a step of its own does not move it. None before a majority was heard of: this
+    /// host's own clock may be the wrong one.
+    pub(super) fn calendar(&self, now: Mono) -> Option<Wall> {
         self.median.and_then(|median| u64::try_from(median + Lead::from(now.0)).ok()).map(Wall)
     }
 
@@ -103,7 +100,7 @@ impl Clocks {
     /// moment: where that clock was off, and ahead, the present one is as safe, and the spec is not fired later for it. A clock
     /// that is not off is taken at its word, so that no slot is run from before the deploy that it showed.
     pub(super) fn begin(&self, deployed: Slot, now: Mono) -> Slot {
-        match self.voters_calendar(now) {
+        match self.calendar(now) {
             Some(calendar) if deployed.wall() > calendar.plus(OFF) => Slot::at(calendar),
             _ => deployed,
         }

@@ -124,8 +124,8 @@ impl Office {
         commands
     }
 
-    /// What time it is for the slots of all: by the voters' clocks, and by this host's own where they are not known yet.
-    pub fn calendar(&self, now: Now) -> Wall {
+    /// What time it is for the slots of all, by the voters' clocks; none while those of a majority are not known yet.
+    pub fn calendar(&self, now: Mono) -> Option<Wall> {
         self.clocks.calendar(now)
     }
 
@@ -135,9 +135,12 @@ impl Office {
     }
 }
 
-/// Whether a command decides slots that are not due yet by that calendar ([`Office::calendar`]). The machine makes sure that no slot after `upto` is in it.
-pub fn is_early(command: &Command, wall: Wall) -> bool {
-    !bug!(EarlyClaimTaken) && matches!(command, Command::Decide(decide) if decide.upto.wall() > wall.plus(EARLY_MAX))
+/// Whether a command decides slots that are not due yet by that calendar ([`Office::calendar`]), or of which nobody can tell. The machine makes
+/// sure that no slot after `upto` is in it.
+pub fn is_early(command: &Command, calendar: Option<Wall>) -> bool {
+    let Command::Decide(decide) = command else { return false };
+    let is_due = |wall: Wall| decide.upto.wall() <= wall.plus(EARLY_MAX);
+    !bug!(EarlyClaimTaken) && !calendar.is_some_and(is_due)
 }
 
 /// Whether something that is due is proposed now: it was not, or so long ago that it came to nothing.

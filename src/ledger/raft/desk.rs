@@ -176,9 +176,9 @@ impl Desk {
         if !self.machines.applied().machine.is_allowed(&asker, &command) {
             return Outcome::Said(Answer::NotAllowed);
         }
-        let wall = term.office.calendar(now);
-        if office::is_early(&command, wall) {
-            return Outcome::Said(Answer::Early { wall });
+        let calendar = term.office.calendar(now.mono);
+        if office::is_early(&command, calendar) {
+            return Outcome::Said(Answer::Early { wall: calendar.unwrap_or(now.wall) });
         }
         match self.propose(term, now, command).await {
             Some(proposed) => Outcome::Proposed(proposed),

@@ -295,6 +295,8 @@ async fn all_hosts_lose_their_power_and_nothing_that_was_granted() {
         for round in 0..4 {
             town.want(1, 0..4, |_| vec![1]);
             town.until("the lease is held", 4 * SECOND, |town| town.holder(1, round) == Some(node(1))).await;
+            // Who leads now has heard the voters' clocks.
+            town.pass(SECOND).await;
             for number in 1..=25 {
                 let answer = town.ledger(1).ask(claim(round, sessions[1], number, 1)).await;
                 assert!(is_granted(&answer), "slot {number}: {answer:?}");
