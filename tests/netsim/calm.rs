@@ -149,9 +149,12 @@ fn good_sets(world: &World) -> BTreeMap<u32, State> {
     sets
 }
 
-/// How far the median of the voters' clocks is ahead, of those that run; of two in the middle, the slower one.
+/// How far the median of the voters' clocks is ahead, of those that run; of two in the middle, the slower one. The voters by who knows most:
+/// one that was replaced while it was away goes on taking itself for one.
 fn calendar_ahead_ms(world: &World) -> i64 {
-    let voters: BTreeSet<NodeKey> = voters(world).into_iter().flatten().collect();
+    let ledgers = world.hosts.iter().filter_map(|host| host.running.as_ref()?.ledger.as_ref());
+    let standings = ledgers.map(|ledger| ledger.standing().borrow().clone());
+    let voters = standings.max_by_key(|standing| standing.applied).map(|standing| standing.voters).unwrap_or_default();
     let runs = |host: &&crate::host::Host| voters.contains(&host.key) && host.running.is_some();
     let mut ahead: Vec<i64> = world.hosts.iter().filter(runs).map(|host| host.clock.ahead_ms()).collect();
     ahead.sort_unstable();

@@ -66,6 +66,10 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(2);
 /// How long another node may take to answer: it may hand the question on to the leader.
 const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
 
+/// The same for what changes nothing but a session's life, half of which that is: then another node is asked. A leader whose words are lost on one
+/// way is heard by others.
+const RENEWED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Pause before a question is put anew.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -386,7 +390,8 @@ impl Shared {
         by: Option<NodeKey>,
         deadline: Instant,
     ) -> Result<Answer, Broken> {
-        let within = ANSWER_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
+        let within = if matches!(question, Question::Propose(_)) { ANSWER_WITHIN } else { RENEWED_WITHIN };
+        let within = within.min(deadline.saturating_duration_since(Instant::now()));
         let request = wire::encode(&Request::Ask { question: question.clone(), by });
         let response = self.wire.ask(to, Channel::Question, request, within).await?;
         match wire::decode(&response) {
