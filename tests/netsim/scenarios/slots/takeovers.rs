@@ -107,6 +107,34 @@ fn the_holder_that_leads_is_cut_off_and_another_fires_its_slots() {
 }
 
 #[test]
+fn a_holder_that_does_not_hear_the_leader_loses_neither_session_nor_run() {
+    let name = "a_holder_that_does_not_hear_the_leader_loses_neither_session_nor_run";
+    scenario_with_ledger(name, 3, async |mut world| {
+        let mut specs = Vec::new();
+        for number in 0..SPECS {
+            let deployment = Deployment::new(&format!("tick-{number}"), "first", anywhere(1)).program(QUICK).every(5);
+            specs.push(deployed_cron(&mut world, 0, 5, deployment).await);
+        }
+        world.run_for(Duration::from_secs(8)).await;
+        let leader = leader(&world).expect("one leads");
+        let deaf = (leader + 1) % 3;
+        // What it asks arrives; the third one hears the leader, so that nobody else is elected.
+        world.fabric.cut(world.hosts[leader].key, world.hosts[deaf].key);
+        world.run_for(Duration::from_secs(30)).await;
+        let mut ran = 0;
+        for spec in &specs {
+            let account = told(&mut world, spec.deployment.service.as_str()).await;
+            assert_eq!(count(&account, RunStatus::Lost), 0, "{account:#?}");
+            ran += account.runs.iter().filter(|run| run.node == Some(world.hosts[deaf].key)).count();
+        }
+        assert!(ran > 12, "{ran} runs of the one that does not hear: it holds leases all the time");
+        world.fabric.heal_all();
+        world.run_for(Duration::from_secs(10)).await;
+        audit(&mut world, &specs).await;
+    });
+}
+
+#[test]
 fn among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die() {
     let name = "among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die";
     scenario_with_ledger(name, 50, async |mut world| {
