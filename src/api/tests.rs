@@ -29,8 +29,8 @@ use crate::ledger::question::{Answer as LedgerAnswer, Question, Standing};
 use crate::node::engine::effect::{Refusal, RefusalCode, Response};
 use crate::node::engine::input::Request;
 use crate::node::engine::view::{
-    CopiesView, DrainView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionStatus, RevisionView,
-    ServiceView, TicketView, View, WantedView,
+    CopiesView, DrainView, InstanceState, InstanceView, Me, NodeStatus, NodeView, Problem, RevisionStatus,
+    RevisionView, ServiceView, TicketView, View, WantedView,
 };
 use crate::node::handle::{Command, NodeHandle};
 use crate::node::logs::{LocalLine, LogItem, LogQuery, LogRecord, Stream};

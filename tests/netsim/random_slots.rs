@@ -51,10 +51,12 @@ struct Shape {
 }
 
 /// Many slots in a short time, and one fault upon the other.
-const DENSE: Shape = Shape { name: "random_slots", specs: 12, every: &[1, 1, 1, 2, 5], span: (40_000, 70_000), stretch: 1 };
+const DENSE: Shape =
+    Shape { name: "random_slots", specs: 12, every: &[1, 1, 1, 2, 5], span: (40_000, 70_000), stretch: 1 };
 
 /// Few slots, and faults that last for minutes.
-const LASTING: Shape = Shape { name: "long_lives", specs: 4, every: &[3, 5, 10, 20], span: (240_000, 900_000), stretch: 6 };
+const LASTING: Shape =
+    Shape { name: "long_lives", specs: 4, every: &[3, 5, 10, 20], span: (240_000, 900_000), stretch: 6 };
 
 /// How long after healing a world is audited: leaders are elected, what was missed is caught up, and what runs has ended.
 const REST: Duration = Duration::from_secs(45);

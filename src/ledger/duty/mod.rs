@@ -109,7 +109,11 @@ enum Topic {
     Renew(Mono),
     Decide(JobKey, Box<Decide>, Mono),
     /// That an attempt of a run was started.
-    Started { job: JobKey, run: RunId, attempt: RunId },
+    Started {
+        job: JobKey,
+        run: RunId,
+        attempt: RunId,
+    },
     /// That an attempt of a run has ended.
     Ended(JobKey, RunId),
     /// The next attempt of a run, after the one with that fence.

@@ -94,7 +94,8 @@ impl Duty {
         let job = self.attempts.get(attempt).and_then(|attempt| self.jobs.get(attempt.job.as_ref()?));
         let is_it = |run: &&Run| attempt_of(run.id, run.fence) == *attempt;
         let run = job.and_then(|job| job.open.iter().find(is_it));
-        let granted = job.zip(run).and_then(|(job, run)| job.grants.get(&run.id).filter(|grant| grant.fence == run.fence));
+        let granted =
+            job.zip(run).and_then(|(job, run)| job.grants.get(&run.id).filter(|grant| grant.fence == run.fence));
         match granted {
             None => Permit::Gone,
             Some(grant) if grant.is_fresh(now) => Permit::Stands,

@@ -283,8 +283,11 @@ impl Shared {
                 Err(Elsewhere(leader)) => leader.filter(|leader| *leader != self.own),
             };
             // What this node knows of the leader may be old: every other time somebody else is asked.
-            let target =
-                if turn % 2 == 0 { leader.or_else(|| self.contact(turn)) } else { self.contact(turn).or(leader) };
+            let target = match leader {
+                Some(leader) if turn % 2 == 0 => Some(leader),
+                Some(_) => self.contact(turn / 2, leader).or(leader),
+                None => self.contact(turn, None),
+            };
             if let Some(to) = target {
                 match self.there(to, question, None, deadline).await {
                     Ok(Answer::NotLeader { leader }) => self.remember(leader.filter(|leader| *leader != to)),
@@ -426,16 +429,14 @@ impl Shared {
         metrics.borrow_watched().membership_config.get_node(node).is_some()
     }
 
-    /// Somebody to be asked: the last one who gave an answer, or the members that are up, one after the other.
-    fn contact(&self, turn: usize) -> Option<NodeKey> {
+    /// Somebody else to be asked: the last one who gave an answer, or the members that are up, one after the other.
+    fn contact(&self, turn: usize, but: Option<NodeKey>) -> Option<NodeKey> {
+        let is_other = |node: &NodeKey| *node != self.own && Some(*node) != but;
         let remembered = *self.contact.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.or_else(|| {
+        remembered.filter(is_other).or_else(|| {
             let members = self.members.borrow();
-            let up: Vec<NodeKey> = members
-                .iter()
-                .filter(|one| one.down_for.is_none() && one.node != self.own)
-                .map(|one| one.node)
-                .collect();
+            let up = members.iter().filter(|one| one.down_for.is_none()).map(|one| one.node);
+            let up: Vec<NodeKey> = up.filter(is_other).collect();
             (!up.is_empty()).then(|| up[turn % up.len()])
         })
     }

@@ -108,7 +108,9 @@ mod tests {
 
     fn shown(demand: &Demand) -> Vec<(u8, bool, Vec<u8>)> {
         let blobs = demand.blobs();
-        blobs.map(|(hash, uses)| (hash.0[0], uses.is_to_run(), uses.authors().map(|author| author.0[0]).collect())).collect()
+        blobs
+            .map(|(hash, uses)| (hash.0[0], uses.is_to_run(), uses.authors().map(|author| author.0[0]).collect()))
+            .collect()
     }
 
     #[test]

@@ -209,7 +209,8 @@ impl Engine {
             let runs = |rev: &Rev, image: &Image| {
                 is_mine && rev.id == service.current.id && image.platform.runs_on(&self.config.platform)
             };
-            let images = service.history.iter().flat_map(|rev| rev.revision.images.iter().map(move |image| (rev, image)));
+            let images =
+                service.history.iter().flat_map(|rev| rev.revision.images.iter().map(move |image| (rev, image)));
             let uses = images.map(|(rev, image)| Use {
                 hash: image.hash,
                 size: image.size,
