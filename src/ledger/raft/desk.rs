@@ -13,7 +13,7 @@ use openraft::alias::OneshotReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
-use openraft::{Instant, Raft};
+use openraft::{Raft, ReadPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use crate::time::{Now, Wall};
 use super::group::Group;
 use super::serve::Ear;
 use super::store::Machines;
-use super::types::{ELECTION_MAX, TypeConfig};
+use super::types::TypeConfig;
 use super::{Clock, Stopped};
 
 /// How often the office is looked after: a session that is over is noticed within a twentieth of its life.
@@ -111,7 +111,7 @@ impl Desk {
     }
 
     /// Takes office where this node has begun to lead, and leaves it where it does not lead any more.
-    fn look_at_term(&self, term: &mut Option<Term>) {
+    async fn look_at_term(&self, term: &mut Option<Term>) {
         let (number, is_leader) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -125,7 +125,7 @@ impl Desk {
             return;
         }
         *term = None;
-        if !self.is_believed() {
+        if !self.is_believed().await {
             return;
         }
         let applied = self.machines.applied();
@@ -137,15 +137,12 @@ impl Desk {
     }
 
     /// Whether a majority has answered lately. A leader that is cut off goes on believing in itself; nobody else has to.
-    fn is_believed(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let is_alone = metrics.membership_config.membership().voter_ids().eq([self.own]);
-        is_alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < ELECTION_MAX)
+    async fn is_believed(&self) -> bool {
+        self.raft.get_read_log_id(ReadPolicy::LeaseRead).await.is_ok()
     }
 
     async fn receive(&self, term: &mut Option<Term>, visit: Visit) {
-        self.look_at_term(term);
+        self.look_at_term(term).await;
         let outcome = match term {
             None => Outcome::NotLeading,
             Some(term) => match visit.question {
@@ -195,8 +192,8 @@ impl Desk {
     }
 
     async fn tick(&mut self, term: &mut Option<Term>, group: &mut Group) {
-        self.look_at_term(term);
-        if term.is_some() && !self.is_believed() {
+        self.look_at_term(term).await;
+        if term.is_some() && !self.is_believed().await {
             // Whoever is believed again later takes office anew: until then nobody could renew a session.
             *term = None;
         }
