@@ -188,13 +188,17 @@ fn wish(world: &mut World, stream: &mut Stream, specs: &mut [Spec]) {
     let spec = &mut specs[number];
     let service = spec.deployment.service.clone();
     let wish = match stream.random_range(0..10) {
+        // A deploy ends a suspension too, and by a clock that is off nobody can tell until when that was.
+        0..4 if spec.is_suspended && is_off(world, host) => return,
+        5..8 if is_off(world, host) => return,
         0..4 => {
             spec.deployment.mark = format!("m{number}-{}", world.journal.entries().len());
             Wish::Deploy(spec.deployment.clone())
         }
-        4 => Wish::Stop(service),
-        // By a clock that is off nobody can tell until when it was suspended.
-        5..8 if is_off(world, host) => return,
+        4 => {
+            spec.is_suspended = true;
+            Wish::Stop(service)
+        }
         5..8 => Wish::Start(service),
         _ => return workload::random_drain(world, stream),
     };

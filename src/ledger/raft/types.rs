@@ -77,6 +77,10 @@ const ENTRIES_MAX: u64 = 1_024;
 /// Pauses between attempts to reach a voter that does not answer: as often as it would hear a heartbeat.
 const BACKOFF: &str = "200ms";
 
+/// For how long a leader whom no majority answers is silent, and then for how long it says that it is there, in turn: those who hear it elect another one meanwhile
+/// (openraft asks for twice the longest election time).
+const PROBE: Duration = Duration::from_millis(2_500);
+
 /// openraft's settings.
 pub fn config(snapshot_every: u64, entries_kept: u64) -> Config {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -96,6 +100,8 @@ pub fn config(snapshot_every: u64, entries_kept: u64) -> Config {
         // A leader sends entries before they are on its own disk. If it went on in the same term after it had lost them, it would give their
         // names to others, and a follower that has them could not tell.
         enable_leader_restore: Some(false),
+        // A leader that a majority hears, and that hears no majority, would keep them from electing another one.
+        quorum_loss_probe_interval: Some(millis(PROBE)),
         backoff: BACKOFF.into(),
         ..Config::default()
     }

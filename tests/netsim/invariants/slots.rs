@@ -39,7 +39,7 @@ pub(crate) struct Spec {
     pub(crate) every: u64,
     /// The clock of the node that took it, when it was asked and when it had answered.
     pub(crate) taken: (Wall, Wall),
-    /// Whether it was suspended last.
+    /// Whether it may be suspended; at the audit, whether it is.
     pub(crate) is_suspended: bool,
 }
 

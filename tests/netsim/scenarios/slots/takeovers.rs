@@ -135,6 +135,34 @@ fn a_holder_that_does_not_hear_the_leader_loses_neither_session_nor_run() {
 }
 
 #[test]
+fn a_leader_that_a_majority_does_not_answer_keeps_nobody_from_electing_another() {
+    let name = "a_leader_that_a_majority_does_not_answer_keeps_nobody_from_electing_another";
+    scenario_with_ledger(name, 5, async |mut world| {
+        let specs = [deployed_cron(&mut world, 0, 1, each_second("tick")).await];
+        world.run_for(Duration::from_secs(3)).await;
+        let old = leader(&world).expect("one leads");
+        let others: Vec<usize> = (0..5).filter(|host| *host != old).collect();
+        let [dead, unheard, deaf, well] = others[..] else { panic!("four others") };
+        let key = |world: &World, host: usize| world.hosts[host].key;
+        // Two of them hear the leader, which hears one of these: with itself two of five, and the three that could elect another would not.
+        world.kill(dead).await;
+        world.fabric.cut(key(&world, unheard), key(&world, old));
+        world.fabric.cut(key(&world, old), key(&world, deaf));
+        let majority = [unheard, deaf, well];
+        let is_other = |world: &World| {
+            let leaders: BTreeSet<Option<NodeKey>> =
+                majority.iter().map(|host| standing(world, *host).leader).collect();
+            let is_elected = leaders.len() == 1 && leaders.iter().all(|it| it.is_some_and(|it| it != key(world, old)));
+            if is_elected { Ok(()) } else { Err(format!("{leaders:?}")) }
+        };
+        world.until(Duration::from_secs(15), "another leads", is_other).await;
+        world.heal(&[]).await;
+        world.run_for(Duration::from_secs(20)).await;
+        audit(&mut world, &specs).await;
+    });
+}
+
+#[test]
 fn among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die() {
     let name = "among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die";
     scenario_with_ledger(name, 50, async |mut world| {
