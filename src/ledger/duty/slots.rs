@@ -26,7 +26,7 @@ pub struct JobSpec {
     pub policy: CronPolicy,
     /// The revision that is run.
     pub revision: RevisionId,
-    /// Slots up to this one fell into a suspension: where a spec was resumed, the moment at which it was.
+    /// Slots up to this one fell into a suspension: where a spec was resumed, or is there again after it was deleted, the moment at which that was.
     pub suspended_until: Slot,
 }
 

@@ -97,13 +97,13 @@ impl Office {
         is_renewed
     }
 
-    /// The host runs; to be called every 100 ms, whether or not there is room for proposals. Where it was not for half a second, the
+    /// The host runs; to be called every 200 ms, whether or not there is room for proposals. Where it was not for half a second, the
     /// host stood still, what nodes said meanwhile was not heard, and all sessions get a full [`SESSION_TTL`].
     pub fn beat(&mut self, now: Mono) {
         self.presences.beat(now);
     }
 
-    /// What is to be proposed now; to be called every 100 ms while nothing of the last round is under way. It costs little when nothing
+    /// What is to be proposed now; to be called every 200 ms while nothing of the last round is under way. It costs little when nothing
     /// has changed, and is a [`Office::beat`] as well.
     pub fn due(&mut self, now: Now, machine: &Machine, wants: &Wants, voters: &BTreeSet<NodeKey>) -> Vec<Command> {
         let (mono, time) = (now.mono, self.stamp(now.mono, machine));

@@ -11,7 +11,7 @@ use crate::time::Mono;
 /// How long a session lives without being renewed (decisions.md): four renewals.
 pub const SESSION_TTL: Duration = Duration::from_secs(2);
 
-/// How late a beat may be before this host is taken to have stood still: five of them. What came meanwhile was not read, so that nobody
+/// How late a beat may be before this host is taken to have stood still: two and a half of them. What came meanwhile was not read, so that nobody
 /// can be blamed for not having renewed.
 const STALL: Duration = Duration::from_millis(500);
 

@@ -31,8 +31,8 @@ use super::store::Machines;
 use super::types::TypeConfig;
 use super::{Clock, Stopped};
 
-/// How often the office is looked after: a session that is over is noticed within a twentieth of its life.
-const TICK: Duration = Duration::from_millis(100);
+/// How often the office is looked after: a session that is over is noticed within a tenth of its life.
+const TICK: Duration = Duration::from_millis(200);
 
 /// How often a leader with a wrong clock tries to hand over.
 const RESIGN_EVERY: Duration = Duration::from_secs(5);

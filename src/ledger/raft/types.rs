@@ -54,9 +54,10 @@ impl fmt::Display for Stamped {
     }
 }
 
-/// How often a leader says that it is there. Two of these, and a fifth of one by which openraft may be late, fit into the shortest election
-/// timeout, so that one lost message makes nobody a candidate; openraft wakes up five times as often, which is most of what an idle node costs.
-pub const HEARTBEAT: Duration = Duration::from_millis(200);
+/// How often a leader says that it is there. One, and a fifth of one by which openraft may be late, has to fit into the shortest election timeout.
+/// Where one is lost, somebody may ask who would vote for it, and is told that the leader is heard (Pre-Vote). openraft wakes up five times as often as
+/// this, which is most of what an idle node costs.
+pub const HEARTBEAT: Duration = Duration::from_millis(300);
 
 /// The shortest time after which a voter that hears no leader stands for election.
 pub const ELECTION_MIN: Duration = Duration::from_millis(500);
@@ -75,7 +76,7 @@ pub const ENTRIES_KEPT: u64 = 1_024;
 const ENTRIES_MAX: u64 = 1_024;
 
 /// Pauses between attempts to reach a voter that does not answer: as often as it would hear a heartbeat.
-const BACKOFF: &str = "200ms";
+const BACKOFF: &str = "300ms";
 
 /// For how long a leader whom no majority answers is silent, and then for how long it says that it is there, in turn: those who hear it elect another one meanwhile
 /// (openraft asks for twice the longest election time).

@@ -20,6 +20,10 @@ use crate::time::Mono;
 /// would be a storm.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// For so many services each minute all that is known is settled again; with more it is not done each minute, for it takes some ten
+/// milliseconds for a thousand.
+const SETTLED_A_MINUTE: usize = 1_000;
+
 /// For how long all must have reported the same.
 const AGREED_FOR: Duration = Duration::from_secs(3600);
 
@@ -37,12 +41,14 @@ const TOMBSTONE_KEPT: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(super) struct Housekeeping {
     next: Mono,
+    /// In how many minutes all is settled again.
+    settles_in: usize,
     agreed: Option<(Version, Mono)>,
 }
 
 impl Housekeeping {
     pub(super) fn new(now: Mono) -> Self {
-        Self { next: now + EVERY, agreed: None }
+        Self { next: now + EVERY, settles_in: 1, agreed: None }
     }
 
     pub(super) fn is_due(&self, now: Mono) -> bool {
@@ -64,7 +70,11 @@ impl Engine {
         // Time alone makes a ticket worthless; nothing else here needs a minute's notice.
         self.dirty.tickets = true;
         self.show();
-        self.settle_everything(out);
+        self.housekeeping.settles_in -= 1;
+        if self.housekeeping.settles_in == 0 {
+            self.housekeeping.settles_in = self.services.iter().count() / SETTLED_A_MINUTE + 1;
+            self.settle_everything(out);
+        }
         let root = self.catalog.tree().root();
         self.report_catalog(root, out);
 

@@ -66,10 +66,13 @@ impl Service {
         self.line().last().map_or(self.current.revision.at, |rev| rev.revision.at)
     }
 
-    /// When it was resumed, if it was suspended before: slots until then fell into that.
+    /// When it was resumed, if it was suspended or deleted before: slots until then fell into that.
     pub fn resumed_at(&self) -> Option<Wall> {
         let line: Vec<&Rev> = self.line().collect();
-        line.windows(2).find(|pair| !pair[0].is_suspended() && pair[1].is_suspended()).map(|pair| pair[0].revision.at)
+        let is_resumed = |pair: &&[&Rev]| !pair[0].is_suspended() && pair[1].is_suspended();
+        let was_deleted = |first: &&&Rev| first.revision.parent.is_none() && first.id.number > 1;
+        let resumed = line.windows(2).find(is_resumed).map(|pair| pair[0]);
+        resumed.or_else(|| line.last().filter(was_deleted).copied()).map(|rev| rev.revision.at)
     }
 
     /// All blobs that its kept revisions name, with their sizes.

@@ -229,6 +229,25 @@ fn what_was_suspended_is_known_by_its_revisions() {
     assert!(gaps.contains(&crate::ledger::run::GapReason::Suspended), "{gaps:?}");
 }
 
+#[test]
+fn slots_between_a_deletion_and_the_next_deploy_are_not_run() {
+    let yaml = EACH_SECOND.replace("replicas", "concurrencyPolicy: allow, replicas");
+    let mut town = Town::with(&yaml);
+    town.wait(Duration::from_secs(2));
+    town.node.request(Request::Delete { service: name("tick") }).unwrap();
+    town.wait(Duration::from_secs(1));
+    let launched = town.launched.len();
+    // So soon that the ledger was not told that the spec is gone.
+    town.wait(Duration::from_secs(5));
+    assert_eq!(town.launched.len(), launched);
+    let again = town.node.now.wall;
+    town.node.deploy(&yaml).unwrap();
+    town.wait(Duration::from_secs(5));
+    let runs = town.account("tick").runs;
+    let later: Vec<_> = runs.iter().filter(|run| run.revision.number > 1).map(|run| run.scheduled).collect();
+    assert!(later.len() >= 2 && later.iter().all(|slot| *slot >= again), "{again}: {later:?}");
+}
+
 /// What the node tells of its own runs of `tick`, newest first.
 fn own_runs(town: &mut Town) -> Vec<OwnRun> {
     let cron = name("tick");
