@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use narun::ids::NodeKey;
 use narun::ledger::time::Slot;
 
 use crate::clock::EPOCH_MS;
@@ -122,28 +121,24 @@ fn good_sets(world: &World) -> BTreeMap<u32, State> {
         return sets;
     }
     let groups = voters(world);
-    let well: Vec<usize> = world.up().into_iter().filter(|host| is_well(world, *host)).collect();
-    let goes: BTreeSet<(usize, usize)> = well
-        .iter()
-        .flat_map(|one| well.iter().map(move |other| (*one, *other)))
-        .filter(|(one, other)| one == other || world.fabric.passes(world.hosts[*one].key, world.hosts[*other].key))
-        .collect();
-    let drained = well.iter().filter(|host| is_drained(world, **host)).fold(0, |bits, host| bits | 1 << host);
-    for hosts in 1..1_u32 << world.hosts.len() {
-        let set: Vec<usize> = (0..world.hosts.len()).filter(|host| hosts & (1 << host) != 0).collect();
-        if !set.iter().all(|host| well.contains(host)) {
-            continue;
-        }
-        let is_whole = set.iter().all(|one| set.iter().all(|other| goes.contains(&(*one, *other))));
-        let has_majority = |group: &BTreeSet<NodeKey>| {
-            let present = set.iter().filter(|host| group.contains(&world.hosts[**host].key)).count();
-            present > group.len() / 2
-        };
-        let leads = || set.iter().map(|host| world.hosts[*host].clock.ahead_ms());
-        let apart = leads().max().unwrap_or(0) - leads().min().unwrap_or(0);
-        let can_run = hosts & !drained != 0;
-        if is_whole && can_run && apart <= APART_MAX_MS && !groups.is_empty() && groups.iter().all(has_majority) {
-            sets.insert(hosts, State { ahead_ms: world.hosts[set[0]].clock.ahead_ms(), drained });
+    let is_in = |hosts: u32, host: usize| hosts & (1 << host) != 0;
+    let those = |is: &dyn Fn(usize) -> bool| {
+        (0..world.hosts.len()).filter(|host| is(*host)).fold(0_u32, |bits, host| bits | 1 << host)
+    };
+    let well = those(&|host| is_well(world, host));
+    let drained = those(&|host| is_in(well, host) && is_drained(world, host));
+    let passes = |from: usize, to: usize| from == to || world.fabric.passes(world.hosts[from].key, world.hosts[to].key);
+    let reach: Vec<u32> = (0..world.hosts.len()).map(|from| those(&|to| passes(from, to))).collect();
+    let ahead: Vec<i64> = world.hosts.iter().map(|host| host.clock.ahead_ms()).collect();
+    for hosts in (1..1_u32 << world.hosts.len()).filter(|hosts| hosts & !well == 0 && hosts & !drained != 0) {
+        let of_set = || (0..world.hosts.len()).filter(|host| is_in(hosts, *host));
+        let is_whole = of_set().all(|host| hosts & !reach[host] == 0);
+        let has_majority = |group: &Group| (hosts & group.hosts).count_ones() as usize > group.size / 2;
+        let apart =
+            of_set().map(|host| ahead[host]).max().unwrap_or(0) - of_set().map(|host| ahead[host]).min().unwrap_or(0);
+        if is_whole && apart <= APART_MAX_MS && !groups.is_empty() && groups.iter().all(has_majority) {
+            let first = hosts.trailing_zeros() as usize;
+            sets.insert(hosts, State { ahead_ms: ahead[first], drained });
         }
     }
     sets
@@ -161,11 +156,28 @@ fn calendar_ahead_ms(world: &World) -> i64 {
     ahead.get(ahead.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
+/// Voters: which hosts they are, a bit each, and how many.
+#[derive(PartialEq)]
+struct Group {
+    hosts: u32,
+    size: usize,
+}
+
 /// The voters, by every node that runs and thinks that it is one.
-fn voters(world: &World) -> BTreeSet<BTreeSet<NodeKey>> {
-    let ledgers = world.hosts.iter().filter_map(|host| Some((host.key, host.running.as_ref()?.ledger.as_ref()?)));
-    let groups = ledgers.map(|(key, ledger)| (key, ledger.standing().borrow().voters.iter().copied().collect()));
-    groups.filter(|(key, group): &(NodeKey, BTreeSet<NodeKey>)| group.contains(key)).map(|(_, group)| group).collect()
+fn voters(world: &World) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for (number, host) in world.hosts.iter().enumerate() {
+        let Some(ledger) = host.running.as_ref().and_then(|running| running.ledger.as_ref()) else { continue };
+        let standing = ledger.standing();
+        let voters = &standing.borrow().voters;
+        let is_voter = |(_, host): &(usize, &crate::host::Host)| voters.contains(&host.key);
+        let hosts = world.hosts.iter().enumerate().filter(is_voter).fold(0, |bits, (number, _)| bits | 1 << number);
+        let group = Group { hosts, size: voters.len() };
+        if hosts & (1 << number) != 0 && !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    groups
 }
 
 fn is_well(world: &World, host: usize) -> bool {

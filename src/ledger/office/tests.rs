@@ -184,7 +184,7 @@ fn what_is_not_committed_is_proposed_again_but_not_each_round() {
     let mut cluster = Cluster::of(1);
     cluster.want(cron("backup"), &[1]);
     let mut proposed = 0;
-    for _ in 0..25 {
+    for _ in 0..12 {
         cluster.renew(1);
         let now = cluster.now;
         proposed += cluster.office.due(now, &cluster.machine, &cluster.wants, &cluster.voters).len();

@@ -96,16 +96,8 @@ impl Engine {
         let looks = due || self.dirty.cluster || self.housekeeping.is_due(self.now.mono);
         let changed =
             (self.membership.take_changed() || looks) && self.cluster.observe(self.now, self.membership.believed());
-        let facts = Facts {
-            addresses: self.config.addresses.clone(),
-            platform: self.config.platform.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            labels: self.settings.over(&self.me, &self.config.labels),
-            started_at: self.started_at,
-            capacity: Some(self.config.capacity.clone()),
-        };
-        if self.cluster.is_member(&self.me) {
-            self.say(Subject::facts(), Some(&facts), out);
+        if looks && self.cluster.is_member(&self.me) {
+            self.say(Subject::facts(), Some(&self.facts()), out);
         }
         if changed || due || self.dirty.cluster {
             let standings = self.cluster.standings(self.now.mono);
@@ -122,6 +114,18 @@ impl Engine {
             self.dirty.view = true;
             self.dirty.services.extend(self.services.iter().map(|service| service.name.clone()));
             self.settle_peers(out);
+        }
+    }
+
+    /// What this node says of itself: it changes with its settings.
+    fn facts(&self) -> Facts {
+        Facts {
+            addresses: self.config.addresses.clone(),
+            platform: self.config.platform.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: self.settings.over(&self.me, &self.config.labels),
+            started_at: self.started_at,
+            capacity: Some(self.config.capacity.clone()),
         }
     }
 
