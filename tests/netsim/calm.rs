@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use narun::ids::ServiceName;
 use narun::ledger::time::Slot;
 
 use crate::clock::EPOCH_MS;
@@ -49,6 +50,8 @@ pub(crate) struct Calm {
     closed: Vec<Span>,
     /// How far the voters' calendar was ahead, in milliseconds, and since when.
     calendars: Vec<(Duration, i64)>,
+    /// Which hosts took a spec for suspended, a bit each, and since when.
+    suspended: BTreeMap<ServiceName, Vec<(Duration, u32)>>,
     /// When something was broken, since the world began.
     faults: BTreeSet<Duration>,
 }
@@ -82,7 +85,15 @@ impl Calm {
         if world.calm.calendars.last().is_none_or(|(_, before)| *before != ahead_ms) {
             world.calm.calendars.push((now, ahead_ms));
         }
+        let mut suspended = takes_for_suspended(world);
         let calm = &mut world.calm;
+        for (service, changes) in &mut calm.suspended {
+            let hosts = suspended.remove(service).unwrap_or(0);
+            if changes.last().is_none_or(|(_, before)| *before != hosts) {
+                changes.push((now, hosts));
+            }
+        }
+        calm.suspended.extend(suspended.into_iter().map(|(service, hosts)| (service, vec![(now, hosts)])));
         let is_over = |hosts: &u32, span: &mut Span| good.get(hosts) != Some(&span.state);
         let over = calm.open.extract_if(.., is_over);
         calm.closed.extend(over.map(|(_, span)| span));
@@ -91,16 +102,32 @@ impl Calm {
         }
     }
 
-    /// Whether some hosts, `host` among them and not drained if it is given, were all that it takes from when a slot was due, less `before`, until `after`
-    /// it.
-    pub(crate) fn was(&self, slot: Slot, host: Option<usize>, before: Duration, after: Duration) -> bool {
+    /// Whether some hosts, `host` among them and not drained if it is given, were all that it takes from when a slot of `service` was due, less `before`,
+    /// until `after` it, and knew of no suspension.
+    pub(crate) fn was(
+        &self,
+        service: &ServiceName,
+        slot: Slot,
+        host: Option<usize>,
+        before: Duration,
+        after: Duration,
+    ) -> bool {
         self.open.values().chain(&self.closed).any(|span| {
             let is_in = host.is_none_or(|host| span.hosts & !span.state.drained & (1 << host) != 0);
             let due_ms = slot.0 as i64 * 1_000 - EPOCH_MS - span.state.ahead_ms;
             let Ok(due) = u64::try_from(due_ms).map(Duration::from_millis) else { return false };
             let is_whole = span.from <= due.saturating_sub(before) && due + after <= span.to;
-            is_in && is_whole && !self.was_due_before(slot, due)
+            let may_run = !self.was_suspended(service, span.hosts, due.saturating_sub(before), due + after);
+            is_in && is_whole && may_run && !self.was_due_before(slot, due)
         })
+    }
+
+    /// Whether one of `hosts` took a spec for suspended at any time between these two: a node that is cut off may be the only one that was told
+    /// otherwise.
+    fn was_suspended(&self, service: &ServiceName, hosts: u32, from: Duration, to: Duration) -> bool {
+        let Some(changes) = self.suspended.get(service) else { return false };
+        let ends = changes.iter().skip(1).map(|(since, _)| *since).chain([Duration::MAX]);
+        changes.iter().zip(ends).any(|((since, those), end)| those & hosts != 0 && *since <= to && from < end)
     }
 
     /// Whether a slot had come by the voters' calendar long before `due`, since that was ahead: what became of it was decided then.
@@ -161,6 +188,17 @@ fn calendar_ahead_ms(world: &World) -> i64 {
 struct Group {
     hosts: u32,
     size: usize,
+}
+
+/// Which hosts take which specs for suspended, a bit each.
+fn takes_for_suspended(world: &World) -> BTreeMap<ServiceName, u32> {
+    let mut suspended = BTreeMap::new();
+    for host in world.up() {
+        for service in world.view(host).services.iter().filter(|service| service.current.stopped) {
+            *suspended.entry(service.name.clone()).or_default() |= 1 << host;
+        }
+    }
+    suspended
 }
 
 /// The voters, by every node that runs and thinks that it is one.

@@ -238,12 +238,13 @@ impl Audit<'_> {
         tally.near += u64::from(self.world.calm.is_near_fault(slot));
         let deadline = self.spec.deployment.cron.as_ref().map_or(0, |cron| cron.policy.starting_deadline_seconds);
         let deadline = Duration::from_secs(deadline);
+        let service = &self.spec.deployment.service;
         match fate {
             Fate::Gap(GapReason::Missed | GapReason::CaughtUp(_)) => {
                 tally.missed += 1;
                 // Behind a backlog a slot may come too late by its own.
                 let is_due = self.backlog().is_none();
-                if is_due && self.world.calm.was(slot, self.host, Duration::ZERO, deadline) {
+                if is_due && self.world.calm.was(service, slot, self.host, Duration::ZERO, deadline) {
                     return Err("missed, although all that it takes was there until its deadline".to_owned());
                 }
             }
@@ -260,7 +261,7 @@ impl Audit<'_> {
                 let is_lost = status == Some(RunStatus::Lost);
                 (tally.lost, tally.ran) = (tally.lost + u64::from(is_lost), tally.ran + u64::from(!is_lost));
                 let host = self.world.hosts.iter().position(|host| Some(host.key) == run.node);
-                if is_lost && self.world.calm.was(slot, host, TROUBLE, deadline + TROUBLE) {
+                if is_lost && self.world.calm.was(service, slot, host, TROUBLE, deadline + TROUBLE) {
                     return Err(format!("lost, although its node was well: {run:?}"));
                 }
                 let needs_start = match status {
