@@ -113,8 +113,11 @@ impl Cluster {
                 Some(Liveness::Alive) => NodeStatus::Alive,
                 Some(Liveness::Suspect) => NodeStatus::Suspect,
                 Some(Liveness::Down) => NodeStatus::Down,
-                None if now.mono.since(self.started.max(seen.since)) < BOOT_GRACE => NodeStatus::Unknown,
-                None if seen.status == NodeStatus::Unknown => NodeStatus::Down,
+                None if seen.status == NodeStatus::Unknown
+                    && now.mono.since(self.started.max(seen.since)) >= BOOT_GRACE =>
+                {
+                    NodeStatus::Down
+                }
                 None => seen.status,
             };
             if status != seen.status {
@@ -228,5 +231,43 @@ impl Cluster {
             NodeStatus::Alive | NodeStatus::Suspect => None,
         };
         self.seen.values().filter_map(due).filter(|due| *due > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crdt::admission::Role;
+    use crate::ids::ClusterId;
+
+    fn admission(key: NodeKey, name: &str) -> Admission {
+        let (cluster, name) = (ClusterId([1; 32]), NodeName::new(name).unwrap());
+        Admission {
+            cluster,
+            key,
+            name,
+            by: key,
+            ticket: String::new(),
+            at: Wall(0),
+            addresses: Vec::new(),
+            role: Role::MEMBER,
+        }
+    }
+
+    #[test]
+    fn one_that_was_never_heard_of_is_down_after_its_grace_and_stays_down() {
+        let now = |seconds: u64| Now { mono: Mono(seconds * 1_000), wall: Wall(seconds * 1_000) };
+        let [me, other] = [1, 2].map(|byte| NodeKey([byte; 32]));
+        let mut cluster = Cluster::new(me, now(1));
+        cluster.set_members(now(1), &BTreeMap::from([(me, admission(me, "n1")), (other, admission(other, "n2"))]));
+        let believed = BTreeMap::new();
+        assert!(!cluster.observe(now(10), &believed));
+        assert_eq!(cluster.status(&other).0, NodeStatus::Unknown);
+        assert!(cluster.observe(now(11), &believed));
+        for second in [11, 12, 20, 21, 60] {
+            assert!(!cluster.observe(now(second), &believed), "at {second} s");
+            assert_eq!(cluster.status(&other), (NodeStatus::Down, Wall(11_000)));
+        }
+        assert_eq!(cluster.standing(now(21).mono, &other), Standing::Gone);
     }
 }
