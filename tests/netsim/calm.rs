@@ -48,7 +48,7 @@ struct State {
 pub(crate) struct Calm {
     open: BTreeMap<u32, Span>,
     closed: Vec<Span>,
-    /// How far the voters' calendar was ahead, in milliseconds, and since when.
+    /// How far the voters' calendar may have been ahead, in milliseconds, and since when.
     calendars: Vec<(Duration, i64)>,
     /// Which hosts took a spec for suspended, a bit each, and since when.
     suspended: BTreeMap<ServiceName, Vec<(Duration, u32)>>,
@@ -171,8 +171,8 @@ fn good_sets(world: &World) -> BTreeMap<u32, State> {
     sets
 }
 
-/// How far the median of the voters' clocks is ahead, of those that run; of two in the middle, the slower one. The voters by who knows most:
-/// one that was replaced while it was away goes on taking itself for one.
+/// How far the median of the voters' clocks may be ahead for a leader that has heard of a majority of them: of the fastest ones that run; of two in the
+/// middle, the slower one. The voters by who knows most: one that was replaced while it was away goes on taking itself for one.
 fn calendar_ahead_ms(world: &World) -> i64 {
     let ledgers = world.hosts.iter().filter_map(|host| host.running.as_ref()?.ledger.as_ref());
     let standings = ledgers.map(|ledger| ledger.standing().borrow().clone());
@@ -180,7 +180,8 @@ fn calendar_ahead_ms(world: &World) -> i64 {
     let runs = |host: &&crate::host::Host| voters.contains(&host.key) && host.running.is_some();
     let mut ahead: Vec<i64> = world.hosts.iter().filter(runs).map(|host| host.clock.ahead_ms()).collect();
     ahead.sort_unstable();
-    ahead.get(ahead.len().saturating_sub(1) / 2).copied().unwrap_or(0)
+    let fastest = &ahead[ahead.len().saturating_sub(voters.len() / 2 + 1)..];
+    fastest.get(fastest.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
 /// Voters: which hosts they are, a bit each, and how many.
