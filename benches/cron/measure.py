@@ -14,7 +14,9 @@ from stamps import Stamps, say
 RUSH_EVERY_S = 20
 # A cluster that has just formed or changed still has things to say.
 SETTLE_S = 10
-IDLE_S = 60
+IDLE_S = 120
+# After so many deploys there is more to be put in order, within the first minute's look at everything.
+DEPLOYED_S = 60
 # As many as there are seconds in the idle minute in which they are due.
 LONE_SLOTS = 120
 # Specs that are fired each second while holders are lost: enough that each of three nodes holds some.
@@ -93,7 +95,7 @@ def measure_idle(options, folder):
 
         until("all nodes know all specs", all_know)
         spread = time.monotonic() - began
-        time.sleep(3 * SETTLE_S)
+        time.sleep(DEPLOYED_S)
         before = [node.processor_s() for node in cluster.nodes]
         time.sleep(IDLE_S)
         shares = [100 * (node.processor_s() - start) / IDLE_S for node, start in zip(cluster.nodes, before)]
