@@ -77,6 +77,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// any more, and does not know that.
 const NEWER_WITHIN: Duration = Duration::from_secs(1);
 
+/// For how long others are asked before a node that did not answer: what is sent to it may be lost on the way, and not what they send.
+const UNHEARD_FOR: Duration = Duration::from_secs(10);
+
 /// How many may wait at the desk. It hands proposals on without waiting for them, so that this many are some milliseconds of work.
 const VISITS_MAX: usize = 4_096;
 
@@ -133,6 +136,8 @@ struct Shared {
     standing: watch::Receiver<Standing>,
     /// The last node that gave an answer, for a node that is not in the group.
     contact: Mutex<Option<NodeKey>>,
+    /// Which nodes did not answer in time, and when.
+    unheard: Mutex<BTreeMap<NodeKey, Instant>>,
 }
 
 /// What runs. It has to be stopped; dropping it leaves openraft running.
@@ -193,9 +198,21 @@ impl Ledger {
             end: end.clone(),
         };
         let running = Running { raft: raft.clone(), desk: runtime::spawn(scope(!seed, task.run())), end };
-        let contact = Mutex::new(None);
-        let shared =
-            Shared { own, seed, clock, raft, machines, ear, wire, desk, wants, members, standing: stands, contact };
+        let shared = Shared {
+            own,
+            seed,
+            clock,
+            raft,
+            machines,
+            ear,
+            wire,
+            desk,
+            wants,
+            members,
+            standing: stands,
+            contact: Mutex::new(None),
+            unheard: Mutex::default(),
+        };
         Ok((Self { shared: Arc::new(shared) }, running))
     }
 
@@ -282,14 +299,14 @@ impl Shared {
                 }
                 Err(Elsewhere(leader)) => leader.filter(|leader| *leader != self.own),
             };
-            // What this node knows of the leader may be old: every other time somebody else is asked.
             let target = match leader {
-                Some(leader) if turn % 2 == 0 => Some(leader),
-                Some(_) => self.contact(turn / 2, leader).or(leader),
+                Some(leader) => Some(self.way_to(leader, turn)),
                 None => self.contact(turn, None),
             };
             if let Some(to) = target {
-                match self.there(to, question, None, deadline).await {
+                let answer = self.there(to, question, None, deadline).await;
+                self.note_heard(to, !matches!(answer, Err(Broken::Lost(_))));
+                match answer {
                     Ok(Answer::NotLeader { leader }) => self.remember(leader.filter(|leader| *leader != to)),
                     Ok(answer) if answer.is_old() => {
                         self.remember(None);
@@ -427,6 +444,32 @@ impl Shared {
     fn is_in_group(&self, node: &NodeKey) -> bool {
         let metrics = self.raft.metrics();
         metrics.borrow_watched().membership_config.get_node(node).is_some()
+    }
+
+    /// Whom to ask where `leader` is said to lead: that one, then each of the other voters, in turn. What this node knows of the leader may be old, and the
+    /// leader may not hear it.
+    fn way_to(&self, leader: NodeKey, turn: usize) -> NodeKey {
+        let mut ways = vec![leader];
+        let metrics = self.raft.metrics();
+        let voters: Vec<NodeKey> = metrics.borrow_watched().membership_config.membership().voter_ids().collect();
+        ways.extend(voters.into_iter().filter(|voter| *voter != leader && *voter != self.own));
+        if ways.len() == 1 {
+            ways.extend(self.contact(turn / 2, Some(leader)));
+        }
+        let unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        // In order otherwise: the leader first.
+        ways.sort_by_key(|way| unheard.get(way).is_some_and(|at| at.elapsed() < UNHEARD_FOR));
+        ways[turn % ways.len()]
+    }
+
+    fn note_heard(&self, node: NodeKey, is_heard: bool) {
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        unheard.retain(|_, at| at.elapsed() < UNHEARD_FOR);
+        if is_heard {
+            unheard.remove(&node);
+        } else {
+            unheard.insert(node, Instant::now());
+        }
     }
 
     /// Somebody else to be asked: the last one who gave an answer, or the members that are up, one after the other.
