@@ -24,7 +24,7 @@ fn singleton(name: &str) -> LeaseKey {
 
 /// How often the office is asked, and how often nodes renew.
 const ROUND: Duration = Duration::from_millis(200);
-const RENEWAL_ROUNDS: u32 = 5;
+const RENEWAL_ROUNDS: u32 = 2;
 
 /// A leader with its machine, to which all that it proposes is applied at once, and nodes that renew while they are up.
 struct Cluster {
