@@ -22,13 +22,14 @@ mod sound;
 pub mod store;
 pub mod streams;
 pub mod types;
+mod ways;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::Raft;
@@ -53,6 +54,7 @@ use runtime::scope;
 use serve::Ear;
 use store::{Log, Machines};
 use types::TypeConfig;
+use ways::{Round, Ways};
 use wire::{QUESTION_LEN_MAX, Request, Response};
 
 pub(crate) use wire::understands;
@@ -70,15 +72,16 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
 /// way is heard by others.
 const RENEWED_WITHIN: Duration = Duration::from_secs(1);
 
+/// And how long whoever hands such a question on waits for the leader: so short that whoever asked hears that it was in vain, and does not take it
+/// for lost on the way.
+const HANDED_ON_WITHIN: Duration = Duration::from_millis(500);
+
 /// Pause before a question is put anew.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long others are asked for something newer, where what was answered is old: a voter that was replaced while it was away hears of nothing
 /// any more, and does not know that.
 const NEWER_WITHIN: Duration = Duration::from_secs(1);
-
-/// For how long others are asked before a node that did not answer: what is sent to it may be lost on the way, and not what they send.
-const UNHEARD_FOR: Duration = Duration::from_secs(10);
 
 /// How many may wait at the desk. It hands proposals on without waiting for them, so that this many are some milliseconds of work.
 const VISITS_MAX: usize = 4_096;
@@ -134,10 +137,7 @@ struct Shared {
     wants: watch::Sender<Arc<Wants>>,
     members: watch::Sender<Arc<[Candidate]>>,
     standing: watch::Receiver<Standing>,
-    /// The last node that gave an answer, for a node that is not in the group.
-    contact: Mutex<Option<NodeKey>>,
-    /// Which nodes did not answer in time, and when.
-    unheard: Mutex<BTreeMap<NodeKey, Instant>>,
+    ways: Mutex<Ways>,
 }
 
 /// What runs. It has to be stopped; dropping it leaves openraft running.
@@ -210,8 +210,7 @@ impl Ledger {
             wants,
             members,
             standing: stands,
-            contact: Mutex::new(None),
-            unheard: Mutex::default(),
+            ways: Mutex::default(),
         };
         Ok((Self { shared: Arc::new(shared) }, running))
     }
@@ -288,9 +287,9 @@ struct Elsewhere(Option<NodeKey>);
 
 impl Shared {
     async fn ask_round(&self, question: &Question, mut deadline: Instant) -> Answer {
-        let mut old: Option<Answer> = None;
-        for turn in 0_usize.. {
-            let question = &self.of_now(question);
+        let (mut round, mut old) = (Round::default(), None);
+        loop {
+            let (question, believed) = (&self.of_now(question), self.leader());
             let leader = match self.here(self.own, question, deadline).await {
                 Ok(answer) if !answer.is_old() => return answer,
                 Ok(answer) => {
@@ -299,25 +298,23 @@ impl Shared {
                 }
                 Err(Elsewhere(leader)) => leader.filter(|leader| *leader != self.own),
             };
-            let target = match leader {
-                Some(leader) => Some(self.way_to(leader, turn)),
-                None => self.contact(turn, None),
-            };
+            let others = self.others(leader);
+            let target = self.ways().next(&mut round, leader, &others, Instant::now());
             if let Some(to) = target {
-                let answer = self.there(to, question, None, deadline).await;
-                self.note_heard(to, !matches!(answer, Err(Broken::Lost(_))));
-                match answer {
-                    Ok(Answer::NotLeader { leader }) => self.remember(leader.filter(|leader| *leader != to)),
-                    Ok(answer) if answer.is_old() => {
-                        self.remember(None);
-                        keep_newer(&mut old, answer, &mut deadline);
-                    }
-                    Ok(answer) => {
-                        self.remember(Some(to));
-                        return answer;
-                    }
-                    Err(Broken::Lost(_)) if matches!(question, Question::Propose(_)) => return Answer::Unknown,
-                    Err(Broken::Lost(_) | Broken::Unreached(_)) => self.remember(None),
+                let answered = self.there(to, question, None, deadline);
+                let answered = match question {
+                    // It does no harm if it is heard twice: a new leader is asked at once.
+                    Question::Renew { .. } => tokio::select! {
+                        biased;
+                        answered = answered => answered,
+                        () = self.another_leads(believed) => continue,
+                    },
+                    _ => answered.await,
+                };
+                match self.learn(to, answered, question, &mut round) {
+                    Some(answer) if answer.is_old() => keep_newer(&mut old, answer, &mut deadline),
+                    Some(answer) => return answer,
+                    None => {}
                 }
             }
             if Instant::now() + PAUSE >= deadline {
@@ -325,7 +322,35 @@ impl Shared {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        unreachable!("a deadline comes before as many turns as a number can count")
+    }
+
+    /// What another node's answer says of whom to ask, and what of the question, if it says anything of that.
+    fn learn(
+        &self,
+        from: NodeKey,
+        answered: Result<Answer, Broken>,
+        question: &Question,
+        round: &mut Round,
+    ) -> Option<Answer> {
+        let is_lost = matches!(answered, Err(Broken::Lost(_)));
+        let mut ways = self.ways();
+        ways.note(from, !is_lost, Instant::now());
+        match answered {
+            Ok(Answer::NotLeader { leader }) => {
+                let leader = leader.filter(|leader| ![from, self.own].contains(leader));
+                leader.into_iter().for_each(|leader| round.told(leader));
+                ways.remember(leader);
+                None
+            }
+            Ok(answer) => {
+                ways.remember(Some(from).filter(|_| !answer.is_old()));
+                Some(answer)
+            }
+            Err(_) => {
+                ways.remember(None);
+                (is_lost && matches!(question, Question::Propose(_))).then_some(Answer::Unknown)
+            }
+        }
     }
 
     /// The question as it is put now. A clock is judged by when its time arrives: one that waited for a leader to be elected would look slow.
@@ -410,7 +435,11 @@ impl Shared {
         by: Option<NodeKey>,
         deadline: Instant,
     ) -> Result<Answer, Broken> {
-        let within = if matches!(question, Question::Propose(_)) { ANSWER_WITHIN } else { RENEWED_WITHIN };
+        let within = match question {
+            Question::Propose(_) => ANSWER_WITHIN,
+            _ if by.is_some() => HANDED_ON_WITHIN,
+            _ => RENEWED_WITHIN,
+        };
         let within = within.min(deadline.saturating_duration_since(Instant::now()));
         let request = wire::encode(&Request::Ask { question: question.clone(), by });
         let response = self.wire.ask(to, Channel::Question, request, within).await?;
@@ -446,45 +475,31 @@ impl Shared {
         metrics.borrow_watched().membership_config.get_node(node).is_some()
     }
 
-    /// Whom to ask where `leader` is said to lead: that one, then each of the other voters, in turn. What this node knows of the leader may be old, and the
-    /// leader may not hear it.
-    fn way_to(&self, leader: NodeKey, turn: usize) -> NodeKey {
-        let mut ways = vec![leader];
+    /// Those who may know, beside the leader: the other voters, where this node knows them, or the members that are up.
+    fn others(&self, leader: Option<NodeKey>) -> Vec<NodeKey> {
         let metrics = self.raft.metrics();
         let voters: Vec<NodeKey> = metrics.borrow_watched().membership_config.membership().voter_ids().collect();
-        ways.extend(voters.into_iter().filter(|voter| *voter != leader && *voter != self.own));
-        if ways.len() == 1 {
-            ways.extend(self.contact(turn / 2, Some(leader)));
+        let is_other = |node: &NodeKey| *node != self.own;
+        if voters.iter().any(|voter| is_other(voter) && Some(*voter) != leader) {
+            return voters.into_iter().filter(is_other).collect();
         }
-        let unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
-        // In order otherwise: the leader first.
-        ways.sort_by_key(|way| unheard.get(way).is_some_and(|at| at.elapsed() < UNHEARD_FOR));
-        ways[turn % ways.len()]
+        let members = self.members.borrow();
+        members.iter().filter(|one| one.down_for.is_none()).map(|one| one.node).filter(is_other).collect()
     }
 
-    fn note_heard(&self, node: NodeKey, is_heard: bool) {
-        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
-        unheard.retain(|_, at| at.elapsed() < UNHEARD_FOR);
-        if is_heard {
-            unheard.remove(&node);
-        } else {
-            unheard.insert(node, Instant::now());
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until this node knows of a leader other than this one.
+    async fn another_leads(&self, than: Option<NodeKey>) {
+        let mut metrics = self.raft.metrics();
+        let is_other = |leader: Option<NodeKey>| leader.is_some() && leader != than;
+        while !is_other(metrics.borrow_watched().current_leader) {
+            if metrics.changed().await.is_err() {
+                // Raft has stopped.
+                std::future::pending::<()>().await;
+            }
         }
-    }
-
-    /// Somebody else to be asked: the last one who gave an answer, or the members that are up, one after the other.
-    fn contact(&self, turn: usize, but: Option<NodeKey>) -> Option<NodeKey> {
-        let is_other = |node: &NodeKey| *node != self.own && Some(*node) != but;
-        let remembered = *self.contact.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.filter(is_other).or_else(|| {
-            let members = self.members.borrow();
-            let up = members.iter().filter(|one| one.down_for.is_none()).map(|one| one.node);
-            let up: Vec<NodeKey> = up.filter(is_other).collect();
-            (!up.is_empty()).then(|| up[turn % up.len()])
-        })
-    }
-
-    fn remember(&self, contact: Option<NodeKey>) {
-        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = contact.filter(|contact| *contact != self.own);
     }
 }

@@ -67,7 +67,8 @@ impl Book {
             Some(id) => {
                 let node = row["node"].as_str().map(str::to_owned);
                 let ended = row["ended_at"].as_str().and_then(moment);
-                self.runs.insert(id.to_owned(), Told::Run { id: id.to_owned(), slot, node, status, ended });
+                let (id, why) = (id.to_owned(), row["error"].as_str().unwrap_or_default().to_owned());
+                self.runs.insert(id.clone(), Told::Run { id, slot, node, status, ended, why });
             }
             None => {
                 let count = row["count"].as_u64().unwrap_or_else(|| panic!("how many slots? {row}"));

@@ -185,7 +185,10 @@ impl Trial {
         let verdict = judge(&evidence);
         eprintln!("{} troubles, {} deploys; {verdict}", self.field.faults.all.len(), self.deploys);
         if !verdict.is_clean() {
-            panic!("{verdict}what is known is kept in {}", self.keep(&evidence).display());
+            let folder = self.keep(&evidence);
+            // All that the nodes have said is kept: their last lines would only hide the verdict.
+            drop(self);
+            panic!("{verdict}what is known is kept in {}", folder.display());
         }
         assert!(verdict.ran * 2 > verdict.slots, "hardly anything ran");
     }

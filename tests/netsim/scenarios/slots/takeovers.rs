@@ -177,6 +177,45 @@ fn a_leader_that_a_majority_does_not_answer_keeps_nobody_from_electing_another()
     });
 }
 
+/// How often the leader is cut off, each time a bit later in the life of a session.
+const CUTS: u32 = 6;
+
+#[test]
+fn whoever_has_a_majority_loses_neither_session_nor_run_with_the_leader() {
+    let name = "whoever_has_a_majority_loses_neither_session_nor_run_with_the_leader";
+    scenario_with_ledger(name, 5, async |mut world| {
+        let mut specs = Vec::new();
+        for number in 0..SPECS {
+            let allow = |policy: &mut CronPolicy| policy.concurrency = Concurrency::Allow;
+            let deployment = each_second(&format!("tick-{number}")).policy(allow);
+            specs.push(deployed_cron(&mut world, number % 5, 1, deployment).await);
+        }
+        for number in 0..CUTS {
+            world.run_for(Duration::from_secs(8) + Duration::from_millis(170) * number).await;
+            let leader = leader(&world).expect("one leads");
+            let other = (leader + 1 + number as usize % 4) % 5;
+            let cut_off = [leader, other].map(|host| world.hosts[host].key);
+            let from = world.hosts[leader].clock.wall();
+            world.fabric.partition(&cut_off);
+            world.run_for(Duration::from_secs(8)).await;
+            world.fabric.heal_all();
+            // What the minority had claimed and not started is lost.
+            world.run_for(Duration::from_secs(12)).await;
+            for spec in &specs {
+                let account = told(&mut world, spec.deployment.service.as_str()).await;
+                let is_its = |run: &&Run| run.node.is_none_or(|node| !cut_off.contains(&node)) && run.scheduled >= from;
+                let lost: Vec<_> = account.runs.iter().filter(is_its).filter(|run| is_lost(run)).collect();
+                assert!(lost.is_empty(), "cut {number}: {lost:#?}");
+            }
+        }
+        audit(&mut world, &specs).await;
+    });
+}
+
+fn is_lost(run: &Run) -> bool {
+    run.end.as_ref().is_some_and(|end| end.status == RunStatus::Lost)
+}
+
 #[test]
 fn among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die() {
     let name = "among_fifty_nodes_others_fire_for_the_leader_and_two_holders_that_die";

@@ -29,6 +29,9 @@ const SETTLE_MS: Millis = 15_000;
 /// Longest that a cluster with a majority takes to fire what is due: a slot that could be run for so long may not be missed.
 const TAKEOVER_MAX_MS: Millis = 20_000;
 
+/// Longest that nobody leads when something befalls the one who does: an end has nobody to be told to.
+const LEADERLESS_MAX_MS: Millis = 6_000;
+
 /// How long a run without a word from its node is waited for before it is given up: a node that was faulted before that may have
 /// been the reason.
 const WORD_MAX_MS: Millis = 30_000;
@@ -96,6 +99,8 @@ pub(crate) enum Told {
         node: Option<String>,
         status: String,
         ended: Option<Millis>,
+        /// What went wrong, in words; empty where nothing did.
+        why: String,
     },
     Gap {
         first: u64,
@@ -199,6 +204,16 @@ fn name(stamp: &Stamp) -> String {
     format!("attempt {} of run {} of `{}` at {} on {}", stamp.attempt, stamp.run, stamp.spec, stamp.slot, stamp.node)
 }
 
+/// What is told of a run, see [`Told::Run`].
+#[derive(Clone, Copy, Debug)]
+struct Record<'a> {
+    id: &'a str,
+    status: &'a str,
+    node: Option<&'a str>,
+    ended: Option<Millis>,
+    why: &'a str,
+}
+
 /// One series with all that is known of it.
 struct Case<'a> {
     plan: &'a Plan,
@@ -298,7 +313,7 @@ impl<'a> Case<'a> {
     fn judge_record(&self, slot: u64, run: &str, attempts: &[&Stamp], verdict: &mut Verdict) {
         let of = format!("{}: run {run} of {slot}", self.series);
         let records = self.runs_told_of(slot);
-        let [(id, status, ..)] = records[..] else {
+        let [Record { id, status, why, .. }] = records[..] else {
             verdict.untrue.push(format!("{of} has {} records: {records:?}", records.len()));
             return;
         };
@@ -318,9 +333,9 @@ impl<'a> Case<'a> {
             "success" => {}
             _ if is_faulted => {}
             _ if is_whole => verdict.untrue.push(format!("{of} has ended well, and is told as `{status}`")),
-            _ => verdict
-                .missing
-                .push(format!("{of} was not brought to its end, `{status}`, and nothing was wrong with its node")),
+            _ => verdict.missing.push(format!(
+                "{of} was not brought to its end, `{status}` ({why}), and nothing was wrong with its node"
+            )),
         }
     }
 
@@ -328,7 +343,7 @@ impl<'a> Case<'a> {
     fn judge_gap(&self, slot: u64, verdict: &mut Verdict) {
         let of = format!("{}: {slot}", self.series);
         let records = self.runs_told_of(slot);
-        if let [(id, status, node, ended)] = records[..] {
+        if let [Record { id, status, node, ended, why }] = records[..] {
             *verdict.without.entry(status.to_owned()).or_default() += 1;
             let until = ended.unwrap_or(slot * 1_000) + SETTLE_MS;
             let is_faulted = node.is_none_or(|node| self.faults.touched(node, slot * 1_000, until, WORD_MAX_MS));
@@ -337,7 +352,7 @@ impl<'a> Case<'a> {
                 "success" => {
                     verdict.untrue.push(format!("{of} is told to have been run by {id}, which has left no trace"));
                 }
-                _ => verdict.missing.push(format!("{of} is `{status}`, and nothing was wrong with {node:?}")),
+                _ => verdict.missing.push(format!("{of} is `{status}` ({why}), and nothing was wrong with {node:?}")),
             }
             return;
         }
@@ -373,13 +388,16 @@ impl<'a> Case<'a> {
     }
 
     /// Whether a run of an earlier slot that `why` names was open at a moment, or was not known to have ended: something was wrong with its
-    /// node, which could not tell.
+    /// node, which could not tell, or with the one that it had to tell, and another one is to be found first.
     fn was_running(&self, moment: Millis, why: &str) -> bool {
         self.told.iter().any(|told| {
             let Told::Run { id, slot, ended, node, .. } = told else { return false };
-            let is_silent =
+            let was_silent =
                 || node.as_deref().is_none_or(|node| self.faults.touched(node, slot * 1_000, moment, WORD_MAX_MS));
-            is_named(id, why) && slot * 1_000 < moment && (ended.is_some_and(|ended| ended >= moment) || is_silent())
+            let was_untold =
+                |ended| moment - ended <= LEADERLESS_MAX_MS && !self.faults.is_calm(ended, moment, LEADERLESS_MAX_MS);
+            let is_open = ended.is_some_and(|ended| ended >= moment || was_untold(ended));
+            is_named(id, why) && slot * 1_000 < moment && (is_open || was_silent())
         })
     }
 
@@ -409,11 +427,11 @@ impl<'a> Case<'a> {
         self.faults.touched(&stamp.node, stamp.slot * 1_000, until, WORD_MAX_MS)
     }
 
-    /// Identifier, status, node and end of all runs that are told of a slot.
-    fn runs_told_of(&self, wanted: u64) -> Vec<(&str, &str, Option<&str>, Option<Millis>)> {
+    /// All runs that are told of a slot.
+    fn runs_told_of(&self, wanted: u64) -> Vec<Record<'_>> {
         let runs = self.told.iter().filter_map(|told| match told {
-            Told::Run { id, slot, node, status, ended } if *slot == wanted => {
-                Some((id.as_str(), status.as_str(), node.as_deref(), *ended))
+            Told::Run { id, slot, node, status, ended, why } if *slot == wanted => {
+                Some(Record { id, status, node: node.as_deref(), ended: *ended, why })
             }
             Told::Run { .. } | Told::Gap { .. } => None,
         });

@@ -36,7 +36,8 @@ fn stamp(slot: u64) -> Stamp {
 
 fn told(slot: u64, status: &str) -> Told {
     let ended = Some(slot * 1_000 + 310);
-    Told::Run { id: format!("run-{slot}-"), slot, node: Some("n1".to_owned()), status: status.to_owned(), ended }
+    let (node, status) = (Some("n1".to_owned()), status.to_owned());
+    Told::Run { id: format!("run-{slot}-"), slot, node, status, ended, why: String::new() }
 }
 
 fn gap(first: u64, count: u64, status: &str, why: &str) -> Told {
@@ -199,6 +200,7 @@ fn a_fence_that_is_given_out_twice_is_extra() {
             node: Some(node.clone()),
             status: "success".to_owned(),
             ended: None,
+            why: String::new(),
         });
         evidence.told.insert(Series { name: "tick".to_owned(), node: Some(node.clone()) }, told.collect());
     }
@@ -267,15 +269,19 @@ fn a_lost_run_needs_a_fault_of_its_node() {
 
 #[test]
 fn a_skipped_slot_names_a_run_that_was_open() {
-    let skipped = |why: &str| {
-        let mut evidence = well().without(1_004, Some(gap(1_004, 1, "skipped", why)));
+    let skipped_at = |slot, why: &str| {
+        let mut evidence = well().without(slot, Some(gap(slot, 1, "skipped", why)));
         evidence.plans[0].is_concurrent = false;
         evidence
     };
+    let skipped = |why: &str| skipped_at(1_004, why);
     is_caught(&skipped("run run-1003- was open"), Missing, "no run that it names was open");
-    // Its end could not be told; that somebody else was faulted is no reason.
+    // Its end could not be told, by its node, or to somebody else who led, until another one did.
     is_clean(&skipped("run run-1003- was open").with_fault(down("n1"), 1_003, 1_010));
-    is_caught(&skipped("run run-1003- was open").with_fault(down("n2"), 1_003, 1_010), Missing, "no run that it names");
+    is_clean(&skipped("run run-1003- was open").with_fault(down("n2"), 1_003, 1_010));
+    is_caught(&skipped("run run-1003- was open").with_fault(down("n2"), 980, 997), Missing, "no run that it names");
+    let late = skipped_at(1_009, "run run-1002- was open").with_fault(down("n2"), 1_003, 1_010);
+    is_caught(&late, Missing, "no run that it names");
     let mut evidence = skipped("run run-1003- was open");
     evidence.stamps[3].end = Some(1_004_900);
     for told in evidence.records() {
