@@ -213,7 +213,7 @@ async fn a_fork_bomb_stops_at_its_limit_and_the_host_stays_well() {
     let mut host = Host::new();
     let mut node = host.node().await;
     // Each tries to become two, for ever; they stay, so that the limit is met.
-    let script = "bomb() { (bomb) & (bomb) & sleep 600; }\nbomb 2> /dev/null";
+    let script = "bomb() { (bomb) & (bomb) & sleep 600; }\n(bomb) 2> /dev/null & exec sleep 600";
     let plan = limited(host.script("forks", script), Limits { pids_max: MAX, ..Limits::default() });
     let pid = node.launch(&plan).await;
     let group = group_of(pid, &place("pids").unwrap(), "pids");

@@ -332,9 +332,9 @@ impl Shared {
         question: &Question,
         round: &mut Round,
     ) -> Option<Answer> {
-        let is_lost = matches!(answered, Err(Broken::Lost(_)));
         let mut ways = self.ways();
-        ways.note(from, !is_lost, Instant::now());
+        // One that cannot be reached is as far away as one that does not answer: it may take as long to find that out.
+        ways.note(from, answered.is_ok(), Instant::now());
         match answered {
             Ok(Answer::NotLeader { leader }) => {
                 let leader = leader.filter(|leader| ![from, self.own].contains(leader));
@@ -346,9 +346,10 @@ impl Shared {
                 ways.remember(Some(from).filter(|_| !answer.is_old()));
                 Some(answer)
             }
-            Err(_) => {
+            Err(broken) => {
                 ways.remember(None);
-                (is_lost && matches!(question, Question::Propose(_))).then_some(Answer::Unknown)
+                let is_in_doubt = matches!((broken, question), (Broken::Lost(_), Question::Propose(_)));
+                is_in_doubt.then_some(Answer::Unknown)
             }
         }
     }
