@@ -26,6 +26,9 @@ const SLOTS: u64 = 6_000;
 /// Set to a number: that many slots.
 const SLOTS_VARIABLE: &str = "NARUN_SIM_SLOTS";
 
+/// Set to a number: the seed of the first world, so that a long trial goes on where it was left.
+const FIRST_VARIABLE: &str = "NARUN_SIM_FIRST";
+
 /// Set to a number: that many hours of cluster time in worlds that last long.
 const HOURS_VARIABLE: &str = "NARUN_SIM_HOURS";
 
@@ -228,7 +231,8 @@ struct Sum {
 
 /// Tries worlds until `is_enough` of what came of them, or too many have failed.
 fn try_worlds(shape: &Shape, is_enough: impl Fn(&Outcome) -> bool + Sync) -> Sum {
-    let sum = Mutex::new(Sum { next: seed_asked().unwrap_or(0), ..Sum::default() });
+    let first = seed_asked().or_else(|| variable(FIRST_VARIABLE)).unwrap_or(0);
+    let sum = Mutex::new(Sum { next: first, ..Sum::default() });
     let lock = || sum.lock().unwrap_or_else(PoisonError::into_inner);
     let take = || {
         let mut sum = lock();

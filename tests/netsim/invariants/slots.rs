@@ -148,8 +148,13 @@ impl Audit<'_> {
         let mut tally = Tally::default();
         let mut slot = first;
         while slot <= self.account.cursor {
-            let fate = fates.get(&slot).ok_or_else(|| format!("{slot} has no record"))?;
-            self.look(slot, fate, &mut tally).map_err(|text| format!("{slot}: {text}"))?;
+            match fates.get(&slot) {
+                Some(fate) => self.look(slot, fate, &mut tally).map_err(|text| format!("{slot}: {text}"))?,
+                // Before the deploy nothing was due. A node with a slow clock that made up a majority's time runs some of these slots all the same; one
+                // that is drained and comes back begins with the deploy.
+                None if self.host.is_some() && slot < begin => {}
+                None => return Err(format!("{slot} has no record")),
+            }
             slot = Slot(slot.0 + self.spec.every);
         }
         Ok(tally)
