@@ -266,8 +266,9 @@ impl Audit<'_> {
                 let is_lost = status == Some(RunStatus::Lost);
                 (tally.lost, tally.ran) = (tally.lost + u64::from(is_lost), tally.ran + u64::from(!is_lost));
                 let host = self.world.hosts.iter().position(|host| Some(host.key) == run.node);
-                // What is caught up, or tried again, starts later.
-                let started = run.started.map_or(Duration::ZERO, |at| at.since(run.scheduled)).max(deadline);
+                // What is caught up, or tried again, starts later. What never started may have been claimed as late as it was given up.
+                let begun = run.started.or(run.end.as_ref().map(|end| end.at));
+                let started = begun.map_or(Duration::ZERO, |at| at.since(run.scheduled)).max(deadline);
                 if is_lost && self.world.calm.was(service, slot, host, TROUBLE, started + TROUBLE) {
                     return Err(format!("lost, although its node was well: {run:?}"));
                 }
