@@ -23,7 +23,9 @@ pub(super) struct Ways {
 #[derive(Debug, Default)]
 pub(super) struct Round {
     asked: BTreeSet<NodeKey>,
+    /// Who was said to lead, by those.
     told: BTreeSet<NodeKey>,
+    /// Who led when the first of them was asked, as far as this node knew.
     leader: Option<NodeKey>,
 }
 
